@@ -1,0 +1,45 @@
+//! Backfills AT Protocol repositories: reads account ids from a Redis stream, downloads each account's whole repository from
+//! its server, proves that it is what its owner signed, and appends one JSON event per record to another Redis stream.
+//!
+//! ```text
+//!  input stream, consumer group
+//!       │ XREADGROUP
+//!       ▼
+//!  reader thread ──► bounded channel
+//!                         │ Job
+//!       ┌─────────────────┴──────────────────┐
+//!       ▼                                    ▼
+//!  worker-0 … worker-(N-1): one blocking Redis connection and one ureq agent each
+//!       fetch      com.atproto.sync.getRepo, bytes as they arrive
+//!       car        frames → hash-checked blocks
+//!       identity   DID → signing key
+//!       commit     DID, version, rev, signature
+//!       mst        walk 1: order, depth, completeness; nothing is written before this has passed
+//!       mst        walk 2: leaf → record → JSON event
+//!       sink       chunks of at most 500, MULTI … EXEC; the last one acknowledges the message
+//!       ▼
+//!  output stream
+//! ```
+//!
+//! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side, [`fetch`] and
+//! [`identity`] ask others, [`repo`] proves, [`event`] is the wire format, [`sink`] the output side.
+
+#![warn(missing_docs)]
+
+pub mod backfiller;
+pub mod block_on;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod event;
+pub mod fetch;
+pub mod identity;
+pub mod metrics;
+pub mod queue;
+pub mod repo;
+pub mod resp;
+pub mod shutdown;
+pub mod sink;
+pub mod status;
+pub mod worker;

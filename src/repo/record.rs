@@ -1,0 +1,238 @@
+//! From a record's block to the JSON text of its event (R1).
+//!
+//! The transcoder writes straight from the block into the caller's buffer: no tree in between, keys in block order, nothing
+//! added, renamed or dropped. What R1 does not let through is a [`Skip`]: it is said and counted, and the other records of the
+//! repo go on. Source: atproto.com/specs/data-model. Pinned by `tests/record.rs` and `tests/fixtures.rs` (`r1_…`).
+
+use std::fmt;
+
+use data_encoding::BASE64_NOPAD;
+use rsky_syntax::nsid::ensure_valid_nsid;
+
+use super::cbor::{self, Item, MAX_DEPTH, Malformed, Reader};
+use super::link::Link;
+
+/// Largest record block in bytes.
+pub const MAX_RECORD: usize = 2 << 20;
+/// Longest key `collection/rkey` in bytes.
+pub const MAX_KEY: usize = 1024;
+/// Longest rkey in bytes (atproto.com/specs/record-key).
+const MAX_RKEY: usize = 512;
+
+/// Why a record becomes no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// The block is no DAG-CBOR, or holds what the data model does not know.
+    Malformed(Malformed),
+    /// The block holds no map.
+    NotAMap,
+    /// The block is larger than [`MAX_RECORD`].
+    TooLarge,
+    /// The CID of the leaf is not dag-cbor with sha2-256.
+    Cid,
+    /// The key is not `collection/rkey`, or longer than [`MAX_KEY`].
+    Key,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Skip::Malformed(malformed) => malformed.fmt(f),
+            Skip::NotAMap => f.write_str("not a map"),
+            Skip::TooLarge => write!(f, "larger than {MAX_RECORD} bytes"),
+            Skip::Cid => f.write_str("its CID is not dag-cbor with sha2-256"),
+            Skip::Key => f.write_str("its key is not collection/rkey"),
+        }
+    }
+}
+
+impl From<Malformed> for Skip {
+    fn from(malformed: Malformed) -> Self {
+        Skip::Malformed(malformed)
+    }
+}
+
+/// Splits keys into collection and rkey. Remembers the last collection, because leaves come sorted and checking an NSID is
+/// dearer than comparing it.
+#[derive(Default)]
+pub struct KeyParser {
+    collection: String,
+}
+
+impl KeyParser {
+    /// The collection and the rkey of a key.
+    ///
+    /// What is returned consists of `A-Z a-z 0-9 . - _ ~ :` only and needs no escaping in JSON.
+    ///
+    /// # Errors
+    /// [`Skip::Key`].
+    pub fn parse<'k>(&mut self, key: &'k [u8]) -> Result<(&'k str, &'k str), Skip> {
+        if key.len() > MAX_KEY {
+            return Err(Skip::Key);
+        }
+        let key = std::str::from_utf8(key).map_err(|_| Skip::Key)?;
+        let (collection, rkey) = key.split_once('/').ok_or(Skip::Key)?;
+        if collection != self.collection {
+            ensure_valid_nsid(collection).map_err(|_| Skip::Key)?;
+            collection.clone_into(&mut self.collection);
+        }
+        let valid = !rkey.is_empty()
+            && rkey.len() <= MAX_RKEY
+            && !matches!(rkey, "." | "..")
+            && rkey.bytes().all(|b| {
+                b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':')
+            });
+        if valid {
+            Ok((collection, rkey))
+        } else {
+            Err(Skip::Key)
+        }
+    }
+}
+
+/// Appends the record's JSON to `out`.
+///
+/// # Errors
+/// Why the record is skipped; `out` then ends with a part of it, which the caller cuts off.
+pub fn transcode(block: &[u8], out: &mut Vec<u8>) -> Result<(), Skip> {
+    if block.len() > MAX_RECORD {
+        return Err(Skip::TooLarge);
+    }
+    let mut reader = Reader::new(block);
+    match reader.item()? {
+        Item::Map(pairs) => map(&mut reader, pairs, 1, out)?,
+        _ => return Err(Skip::NotAMap),
+    }
+    reader.end()?;
+    Ok(())
+}
+
+/// Recursion is bounded by [`MAX_DEPTH`]; `depth` is that of the map or array around the value.
+fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> cbor::Result<()> {
+    match reader.item()? {
+        Item::Text(text) => string(text, out),
+        Item::Unsigned(n) => integer(n, out),
+        // −1 − n, for n up to 2^64 − 1: one bit more than i64 has.
+        Item::Negative(n) => integer(-1 - i128::from(n), out),
+        Item::Map(pairs) => map(reader, pairs, depth + 1, out)?,
+        Item::Array(count) => array(reader, count, depth + 1, out)?,
+        Item::Link(cid) => {
+            out.extend_from_slice(b"{\"$link\":\"");
+            if !Link(cid).write_text(out) {
+                return Err(Malformed::Link);
+            }
+            out.extend_from_slice(b"\"}");
+        }
+        Item::Bytes(bytes) => {
+            out.extend_from_slice(b"{\"$bytes\":\"");
+            let start = out.len();
+            out.resize(start + BASE64_NOPAD.encode_len(bytes.len()), 0);
+            BASE64_NOPAD.encode_mut(bytes, &mut out[start..]);
+            out.extend_from_slice(b"\"}");
+        }
+        Item::Bool(true) => out.extend_from_slice(b"true"),
+        Item::Bool(false) => out.extend_from_slice(b"false"),
+        Item::Null => out.extend_from_slice(b"null"),
+        Item::Float(value) => {
+            out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes())
+        }
+    }
+    Ok(())
+}
+
+fn array(
+    reader: &mut Reader<'_>,
+    count: usize,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> cbor::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Malformed::TooDeep);
+    }
+    out.push(b'[');
+    for i in 0..count {
+        if i > 0 {
+            out.push(b',');
+        }
+        value(reader, depth, out)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn map(reader: &mut Reader<'_>, pairs: usize, depth: usize, out: &mut Vec<u8>) -> cbor::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Malformed::TooDeep);
+    }
+    out.push(b'{');
+    let start = reader.clone();
+    let mut last: Option<&str> = None;
+    let mut sorted = true;
+    for i in 0..pairs {
+        let key = reader.key()?;
+        if i > 0 {
+            out.push(b',');
+        }
+        // Keys in DAG-CBOR order cannot repeat; only where the order is broken they must be compared all with all.
+        sorted = sorted && last.is_none_or(|last| cbor::in_order(last, key));
+        last = Some(key);
+        string(key, out);
+        out.push(b':');
+        value(reader, depth, out)?;
+    }
+    out.push(b'}');
+    if sorted {
+        Ok(())
+    } else {
+        distinct_keys(start, pairs)
+    }
+}
+
+/// Reads an unsorted map again, to see that no key occurs twice.
+fn distinct_keys(mut reader: Reader<'_>, pairs: usize) -> cbor::Result<()> {
+    let mut keys = Vec::with_capacity(pairs);
+    for _ in 0..pairs {
+        keys.push(reader.key()?);
+        reader.skip()?;
+    }
+    keys.sort_unstable();
+    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Malformed::DuplicateKey);
+    }
+    Ok(())
+}
+
+fn integer(n: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
+/// A JSON string: quotation mark, backslash and control characters escaped, everything else as it is (RFC 8259, 7).
+fn string(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[written..at]);
+        written = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[written..]);
+    out.push(b'"');
+}
