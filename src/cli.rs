@@ -1,0 +1,88 @@
+//! The command line: the raw, unchecked words of the operator.
+//!
+//! Each option is an environment variable as well; a flag wins over its variable. Nothing is checked here: every value is
+//! a string until [`Config::from_cli`](crate::config::Config::from_cli) has accepted it, so that a bad value is reported in
+//! one form, whichever way it came.
+
+use clap::Parser;
+
+/// Reads account ids from a Redis stream, downloads each account's whole repository, proves it, and appends one event per
+/// record to another Redis stream.
+#[derive(Parser, Debug, Default, Clone)]
+#[command(
+    name = "backfiller",
+    version,
+    max_term_width = 110,
+    after_help = "Exit status: 0 done; 1 failure at run time; 2 usage or configuration; 3 the drain was cut by its time-out; \
+                  130 second Ctrl-C.\n\nThe first Ctrl-C (or SIGTERM) stops reading, finishes the repos in flight and ends; the \
+                  second ends at once."
+)]
+pub struct Cli {
+    /// Redis server: redis://, rediss:// (TLS) or unix:// [default: redis://localhost:6379]
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+
+    /// Name of this consumer in the group; unique per process (required)
+    #[arg(long, env = "BACKFILLER_CONSUMER", value_name = "NAME")]
+    pub consumer: Option<String>,
+
+    /// Input stream of account ids [default: repo_backfill]
+    #[arg(long, env = "BACKFILLER_BACKFILL_STREAM", value_name = "KEY")]
+    pub backfill_stream: Option<String>,
+
+    /// Output stream of events [default: firehose_backfill]
+    #[arg(long, env = "BACKFILLER_FIREHOSE_STREAM", value_name = "KEY")]
+    pub firehose_stream: Option<String>,
+
+    /// Consumer group of the input stream [default: repo_backfill_group]
+    #[arg(long, env = "BACKFILLER_GROUP", value_name = "NAME")]
+    pub group: Option<String>,
+
+    /// Worker threads, 1 to 1024 [default: 2]
+    #[arg(long, env = "BACKFILLER_CONCURRENCY", value_name = "N")]
+    pub concurrency: Option<String>,
+
+    /// Length of the output stream at which writing waits [default: 100000]
+    #[arg(
+        long,
+        env = "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK",
+        value_name = "N"
+    )]
+    pub firehose_stream_high_water_mark: Option<String>,
+
+    /// Stream of dead letters [default: repo_backfill_dlq]
+    #[arg(long, env = "BACKFILLER_DLQ_STREAM", value_name = "KEY")]
+    pub dlq_stream: Option<String>,
+
+    /// Directory of did:plc documents; a mirror is fine [default: <https://plc.directory>]
+    #[arg(long, env = "BACKFILLER_PLC_URL", value_name = "URL")]
+    pub plc_url: Option<String>,
+
+    /// Seconds that one download may take as a whole [default: 600]
+    #[arg(long, env = "BACKFILLER_HTTP_TIMEOUT_SECS", value_name = "SECS")]
+    pub http_timeout_secs: Option<String>,
+
+    /// Ask servers for compressed repos [default: false]
+    #[arg(long, env = "BACKFILLER_HTTP_GZIP", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub http_gzip: Option<String>,
+
+    /// Largest repo in bytes of CAR that is read [default: 4294967296]
+    #[arg(long, env = "BACKFILLER_MAX_REPO_BYTES", value_name = "BYTES")]
+    pub max_repo_bytes: Option<String>,
+
+    /// Allow hosts at loopback and private addresses, and plain http to them [default: false]
+    #[arg(long, env = "BACKFILLER_ALLOW_PRIVATE_HOSTS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_private_hosts: Option<String>,
+
+    /// How the servers' operators can reach you (mail or URL); appears in the User-Agent
+    #[arg(long, env = "BACKFILLER_CONTACT", value_name = "TEXT")]
+    pub contact: Option<String>,
+
+    /// Seconds that repos in flight may take to finish after Ctrl-C [default: 60]
+    #[arg(long, env = "BACKFILLER_SHUTDOWN_TIMEOUT_SECS", value_name = "SECS")]
+    pub shutdown_timeout_secs: Option<String>,
+
+    /// Log filter, as env_logger reads it: error, warn, info, debug, or module=level [default: info]
+    #[arg(long = "log", env = "RUST_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}

@@ -1,0 +1,92 @@
+//! What a server's refusal means: from statuses and transport errors to reasons.
+//!
+//! XRPC errors are JSON, `{"error": name, "message": text}` (atproto.com/specs/xrpc, "Error Responses"). The names that say
+//! that an account has no repo here count whatever 4xx they come with; older servers say it in the message only.
+
+use serde::Deserialize;
+
+use super::host::Host;
+use crate::error::{JobError, Reason};
+
+/// Names of the errors of com.atproto.sync.getRepo that say that the repo is not to be had.
+const GONE: [&str; 4] = [
+    "RepoNotFound",
+    "RepoDeactivated",
+    "RepoTakendown",
+    "RepoSuspended",
+];
+/// How older servers begin the message of an `InvalidRequest` that says so.
+const GONE_MESSAGE: &str = "Could not find repo";
+
+#[derive(Deserialize, Default)]
+struct XrpcError {
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The error of an answer that is not a success.
+pub fn of_status(host: &Host, status: u16, body: &[u8]) -> JobError {
+    let xrpc: XrpcError = serde_json::from_slice(body).unwrap_or_default();
+    let said = match (xrpc.error.as_str(), xrpc.message.as_str()) {
+        ("", _) => String::new(),
+        (error, "") => format!(" {error}"),
+        (error, message) => format!(" {error}: {message}"),
+    };
+    let gone = GONE.contains(&xrpc.error.as_str())
+        || (xrpc.error == "InvalidRequest" && xrpc.message.starts_with(GONE_MESSAGE));
+    let reason = match status {
+        400..=499 if gone => Reason::RepoGone,
+        429 | 503 => Reason::Deferred,
+        500..=599 => Reason::Network,
+        _ => Reason::HttpStatus,
+    };
+    JobError::new(reason, format_args!("{host} answered {status}{said}"))
+}
+
+/// The error of a request or a body that did not come through.
+pub fn of_transport(host: &Host, error: &ureq::Error) -> JobError {
+    JobError::new(Reason::Network, format_args!("{host}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::ChosenBy;
+    use super::*;
+
+    fn reason(status: u16, body: &str) -> Reason {
+        let host = Host::parse("pds.example", ChosenBy::Operator).unwrap();
+        of_status(&host, status, body.as_bytes()).reason
+    }
+
+    #[test]
+    fn statuses_have_the_reasons_of_the_table() {
+        for name in GONE {
+            assert_eq!(
+                reason(400, &format!(r#"{{"error":"{name}","message":"m"}}"#)),
+                Reason::RepoGone
+            );
+            assert_eq!(
+                reason(404, &format!(r#"{{"error":"{name}"}}"#)),
+                Reason::RepoGone
+            );
+        }
+        let could_not =
+            r#"{"error":"InvalidRequest","message":"Could not find repo for DID: did:plc:x"}"#;
+        assert_eq!(reason(400, could_not), Reason::RepoGone);
+        assert_eq!(reason(500, r#"{"error":"RepoNotFound"}"#), Reason::Network);
+        assert_eq!(
+            reason(400, r#"{"error":"InvalidRequest","message":"did"}"#),
+            Reason::HttpStatus
+        );
+        assert_eq!(reason(404, "<html>"), Reason::HttpStatus);
+        assert_eq!(reason(403, ""), Reason::HttpStatus);
+        assert_eq!(reason(204, ""), Reason::HttpStatus);
+        assert_eq!(reason(429, "<html>slow down"), Reason::Deferred);
+        assert_eq!(reason(503, ""), Reason::Deferred);
+        assert_eq!(reason(500, ""), Reason::Network);
+        assert_eq!(reason(502, ""), Reason::Network);
+        assert_eq!(reason(400, r#"{"error":7}"#), Reason::HttpStatus);
+    }
+}

@@ -1,0 +1,227 @@
+//! Downloads of repos: `GET /xrpc/com.atproto.sync.getRepo?did=…` over ureq.
+//!
+//! [`Fetcher::get_repo`] returns as soon as the head of a success has arrived; the body is read by the caller while it comes.
+//! Redirects are followed here and not by ureq, so that each hop passes the [`policy`]. All waits have an end: connecting,
+//! the first byte, each byte after it, and the whole. Every error that [`Download`] returns while it is read carries a
+//! [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
+//! Pinned by `tests/hosts.rs` and `tests/downloads.rs`.
+
+pub mod error;
+pub mod host;
+pub mod policy;
+pub mod resolver;
+
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use ureq::config::AutoHeaderValue;
+use ureq::http::{HeaderMap, Response};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, Body, BodyReader};
+use url::Url;
+
+use self::host::{ChosenBy, Host};
+use self::policy::AddressPolicy;
+use self::resolver::Resolver;
+use crate::config::Config;
+use crate::error::{JobError, Reason};
+use crate::status::Slot;
+
+/// How long a name may take to resolve and a server to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to begin its answer, and then may be silent in the midst of it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Redirects followed for one request.
+const MAX_REDIRECTS: usize = 5;
+/// How much of an error's body is read, in bytes.
+const MAX_ERROR_BODY: u64 = 64 * 1024;
+
+/// Name and version of this program, and how to reach its operator.
+pub fn user_agent(config: &Config) -> String {
+    let name = concat!("rsky-backfiller/", env!("CARGO_PKG_VERSION"));
+    match &config.contact {
+        Some(contact) => format!("{name} (+{contact})"),
+        None => name.to_owned(),
+    }
+}
+
+/// A ureq agent as this program uses it: statuses are answers, nothing is followed, no proxy from the environment.
+pub fn agent(config: &Config, resolver: Resolver, whole: Duration, accept: &'static str) -> Agent {
+    let encoding = if config.http_gzip {
+        AutoHeaderValue::Default
+    } else {
+        AutoHeaderValue::None
+    };
+    let settings = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(user_agent(config))
+        .accept(accept)
+        .accept_encoding(encoding)
+        .timeout_global(Some(whole))
+        .timeout_resolve(Some(CONNECT_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(IDLE_TIMEOUT))
+        .timeout_per_read(Some(IDLE_TIMEOUT))
+        .timeout_per_write(Some(IDLE_TIMEOUT))
+        .build();
+    Agent::with_parts(settings, DefaultConnector::default(), resolver)
+}
+
+/// One worker's downloads, over its own agent.
+pub struct Fetcher {
+    agent: Agent,
+    policy: AddressPolicy,
+    max_bytes: u64,
+    whole: Duration,
+}
+
+impl Fetcher {
+    /// A fetcher with an agent of its own.
+    pub fn new(config: &Config, resolver: &Resolver) -> Self {
+        let policy = AddressPolicy::new(config.allow_private_hosts);
+        Fetcher {
+            agent: agent(
+                config,
+                resolver.under(policy),
+                config.http_timeout,
+                "application/vnd.ipld.car",
+            ),
+            policy,
+            max_bytes: config.max_repo_bytes,
+            whole: config.http_timeout,
+        }
+    }
+
+    /// Asks `host`, and whom it redirects to, for the whole repo of `did`.
+    ///
+    /// # Errors
+    /// [`Reason::RepoGone`], [`Reason::Deferred`], [`Reason::Network`], [`Reason::HttpStatus`] by what the server says, and
+    /// [`Reason::TooLarge`] where it announces more than the operator allows.
+    pub fn get_repo<'s>(
+        &self,
+        host: &Host,
+        did: &str,
+        slot: &'s Slot,
+    ) -> Result<Download<'s>, JobError> {
+        let deadline = Instant::now() + self.whole;
+        let mut url = host.get_repo(did);
+        let mut chosen_by = host.chosen_by;
+        for _ in 0..=MAX_REDIRECTS {
+            let host = Host::of(&url, chosen_by);
+            self.policy
+                .check_url(&url, chosen_by)
+                .map_err(|reason| JobError::new(Reason::HttpStatus, reason))?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut response = self
+                .agent
+                .get(url.as_str())
+                .config()
+                .timeout_global(Some(left))
+                .build()
+                .call()
+                .map_err(|e| error::of_transport(&host, &e))?;
+            let status = response.status();
+            if status.is_redirection() {
+                url = redirect_target(&url, response.headers())
+                    .ok_or_else(|| error::of_status(&host, status.as_u16(), b""))?;
+                chosen_by = ChosenBy::Stranger;
+                continue;
+            }
+            if status.as_u16() != 200 {
+                let body = read_error_body(&mut response);
+                return Err(error::of_status(&host, status.as_u16(), &body));
+            }
+            return self.download(host, response, slot);
+        }
+        let text = format!("{host}: more than {MAX_REDIRECTS} redirects");
+        Err(JobError::new(Reason::HttpStatus, text))
+    }
+
+    fn download<'s>(
+        &self,
+        host: Host,
+        response: Response<Body>,
+        slot: &'s Slot,
+    ) -> Result<Download<'s>, JobError> {
+        let kind = header(response.headers(), "content-type")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        // Some servers send no type or a general one; what is surely no CAR is refused here, the rest by its bytes.
+        if kind.starts_with("text/") || kind.contains("json") || kind.contains("html") {
+            let text = format!("{host} answered 200 with {kind} instead of a CAR");
+            return Err(JobError::new(Reason::HttpStatus, text));
+        }
+        let body = response.into_body();
+        if body
+            .content_length()
+            .is_some_and(|length| length > self.max_bytes)
+        {
+            return Err(too_large(self.max_bytes));
+        }
+        Ok(Download {
+            body: body.into_reader(),
+            host,
+            bytes: 0,
+            max_bytes: self.max_bytes,
+            slot,
+        })
+    }
+}
+
+/// A body that is being downloaded.
+pub struct Download<'s> {
+    body: BodyReader<'static>,
+    /// Who delivers it, after redirects.
+    pub host: Host,
+    /// Bytes read so far, after decompression.
+    pub bytes: u64,
+    max_bytes: u64,
+    slot: &'s Slot,
+}
+
+impl Read for Download<'_> {
+    /// Every error but `Interrupted` carries a [`JobError`].
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.body.read(buffer) {
+            Ok(count) => {
+                self.bytes += count as u64;
+                self.slot.add_bytes(count as u64);
+                if self.bytes > self.max_bytes {
+                    return Err(io::Error::other(too_large(self.max_bytes)));
+                }
+                Ok(count)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
+            Err(e) => Err(io::Error::other(error::of_transport(&self.host, &e.into()))),
+        }
+    }
+}
+
+fn too_large(max_bytes: u64) -> JobError {
+    JobError::new(
+        Reason::TooLarge,
+        format_args!("the repo is larger than {max_bytes} bytes"),
+    )
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn redirect_target(url: &Url, headers: &HeaderMap) -> Option<Url> {
+    url.join(header(headers, "location")?).ok()
+}
+
+/// An error's body, as far as it comes; that it does not come is no further error.
+fn read_error_body(response: &mut Response<Body>) -> Vec<u8> {
+    let mut body = Vec::new();
+    let _ = response
+        .body_mut()
+        .as_reader()
+        .take(MAX_ERROR_BODY)
+        .read_to_end(&mut body);
+    body
+}

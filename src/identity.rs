@@ -1,0 +1,291 @@
+//! From a DID to its signing key and its server (R6).
+//!
+//! did:plc documents come from the directory over one pooled agent that all workers share, did:web documents through
+//! rsky-identity's client. Documents vary, so only what is needed is read, and leniently; but `id` must be the DID itself, and
+//! the key is that of the first verification method named `#atproto`. Answers are kept for a while, because a message is often
+//! tried more than once; whoever doubts a kept answer asks again with [`Identities::refresh`]. That the directory cannot be
+//! asked says nothing about an account: it defers the job. Source: atproto.com/specs/did. Pinned by `tests/identity.rs`
+//! (`r6_…`).
+
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use rsky_crypto::did::{format_did_key, parse_multikey};
+use rsky_crypto::multibase::multibase_to_bytes;
+use rsky_identity::did::atproto_data::{VerificationMaterial, get_did_key_from_multibase};
+use rsky_identity::did::web_resolver::DidWebResolver;
+use rsky_identity::errors::Error as RskyError;
+use rsky_identity::safe_fetch::FetchError;
+use serde_json::Value;
+use ureq::Agent;
+
+use crate::block_on::Reactor;
+use crate::config::Config;
+use crate::error::{JobError, Reason};
+use crate::fetch::host::{ChosenBy, Host};
+use crate::fetch::policy::AddressPolicy;
+use crate::fetch::resolver::Resolver;
+
+/// How long one look-up may take as a whole.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest document in bytes; rsky-identity has the same limit.
+const MAX_DOCUMENT: u64 = 64 * 1024;
+/// How many identities are kept: some 300 bytes each. (Unwrapped when this is compiled, and never again.)
+const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// How long an identity is kept. Keys change seldom, and a signature that fails asks again.
+const CACHE_TIME: Duration = Duration::from_secs(10 * 60);
+
+/// What a DID document says that matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The signing key as `did:key:…`.
+    pub signing_key: String,
+    /// The account's server; `None` where the document names none that can be used.
+    pub pds: Option<Host>,
+}
+
+/// An identity, and whether it was kept from an earlier look-up.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The identity.
+    pub identity: Arc<Identity>,
+    /// Whether it may be stale.
+    pub kept: bool,
+}
+
+/// Looks identities up; shared by all workers.
+pub struct Identities {
+    directory: Agent,
+    plc_url: String,
+    policy: AddressPolicy,
+    web: OnceLock<DidWebResolver>,
+    reactor: Reactor,
+    cache: Mutex<LruCache<String, (Instant, Arc<Identity>)>>,
+}
+
+impl Identities {
+    /// Nothing is connected to before the first look-up.
+    pub fn new(config: &Config, resolver: &Resolver) -> Self {
+        Identities {
+            // The operator wrote the directory's address, so it is under no policy.
+            directory: crate::fetch::agent(
+                config,
+                resolver.clone(),
+                LOOK_UP_TIMEOUT,
+                "application/did+ld+json, application/json",
+            ),
+            plc_url: config.plc_url.clone(),
+            policy: AddressPolicy::new(config.allow_private_hosts),
+            web: OnceLock::new(),
+            reactor: Reactor::default(),
+            cache: Mutex::new(LruCache::new(CACHE_SIZE)),
+        }
+    }
+
+    /// The identity of a DID, kept or looked up.
+    ///
+    /// # Errors
+    /// [`Reason::Identity`] where there is no document or no usable key in it; [`Reason::Deferred`] where the directory, and
+    /// [`Reason::Network`] where the server of a did:web, cannot be asked; [`Reason::BadMessage`] for another DID method.
+    pub fn resolve(&self, did: &str) -> Result<Resolved, JobError> {
+        let kept = self.lock().get(did).cloned();
+        match kept {
+            Some((since, identity)) if since.elapsed() < CACHE_TIME => Ok(Resolved {
+                identity,
+                kept: true,
+            }),
+            _ => self.refresh(did),
+        }
+    }
+
+    /// The identity of a DID, looked up now.
+    ///
+    /// # Errors
+    /// As [`Identities::resolve`].
+    pub fn refresh(&self, did: &str) -> Result<Resolved, JobError> {
+        let document = match did.split(':').nth(1) {
+            Some("plc") => self.ask_directory(did)?,
+            Some("web") => self.ask_web(did)?,
+            _ => {
+                return Err(JobError::new(
+                    Reason::BadMessage,
+                    format_args!("{did}: unsupported DID method"),
+                ));
+            }
+        };
+        let identity = Arc::new(read_document(did, &document, self.policy)?);
+        // Only answers that can be used are kept, so that a key that appears later is seen.
+        self.lock()
+            .put(did.to_owned(), (Instant::now(), Arc::clone(&identity)));
+        Ok(Resolved {
+            identity,
+            kept: false,
+        })
+    }
+
+    fn ask_directory(&self, did: &str) -> Result<Value, JobError> {
+        let unreachable = |e: &dyn std::fmt::Display| {
+            JobError::new(Reason::Deferred, format_args!("directory: {e}"))
+        };
+        // A DID's characters stand for themselves in a path, but for '%', which none of did:plc has.
+        let mut response = self
+            .directory
+            .get(format!("{}/{did}", self.plc_url))
+            .call()
+            .map_err(|e| unreachable(&e))?;
+        match response.status().as_u16() {
+            200 => {}
+            404 => return Err(no_identity(did, "not found in the directory")),
+            410 => return Err(no_identity(did, "tombstoned in the directory")),
+            status @ (408 | 425 | 429 | 500..=599) => {
+                return Err(unreachable(&format_args!("answered {status}")));
+            }
+            status => {
+                return Err(no_identity(
+                    did,
+                    format_args!("the directory answered {status}"),
+                ));
+            }
+        }
+        let mut body = Vec::new();
+        response
+            .body_mut()
+            .as_reader()
+            .take(MAX_DOCUMENT + 1)
+            .read_to_end(&mut body)
+            .map_err(|e| unreachable(&e))?;
+        if body.len() as u64 > MAX_DOCUMENT {
+            return Err(no_identity(
+                did,
+                format_args!("document of more than {MAX_DOCUMENT} bytes"),
+            ));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|e| no_identity(did, format_args!("document is no JSON: {e}")))
+    }
+
+    fn ask_web(&self, did: &str) -> Result<Value, JobError> {
+        let answer = self
+            .reactor
+            .block_on(async {
+                let web = self.web.get_or_init(|| {
+                    DidWebResolver::new(LOOK_UP_TIMEOUT, None).with_network(self.policy.network())
+                });
+                web.resolve_no_check(did.to_owned()).await
+            })
+            .map_err(|e| JobError::new(Reason::Network, format_args!("{did}: {e}")))?;
+        match answer {
+            Ok(Some(document)) => Ok(document),
+            Ok(None) => Err(no_identity(did, "not found")),
+            Err(e) if says_never(&e) => Err(no_identity(did, e)),
+            Err(e) => Err(JobError::new(Reason::Network, format_args!("{did}: {e:#}"))),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (Instant, Arc<Identity>)>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the error lies in the DID or the document, not in the way to it.
+fn says_never(error: &anyhow::Error) -> bool {
+    let refused = matches!(
+        error.downcast_ref(),
+        Some(
+            FetchError::InvalidUrl(_)
+                | FetchError::Refused { .. }
+                | FetchError::TooManyRedirects(_)
+                | FetchError::TooLarge { .. }
+        )
+    );
+    refused
+        || error.is::<RskyError>()
+        || error.is::<serde_json::Error>()
+        || error.is::<url::ParseError>()
+}
+
+/// Reads key and server out of a document (R6).
+fn read_document(did: &str, document: &Value, policy: AddressPolicy) -> Result<Identity, JobError> {
+    if document.get("id").and_then(Value::as_str) != Some(did) {
+        return Err(no_identity(did, "the document is that of another DID"));
+    }
+    let method = first_named(document, "verificationMethod", did, "#atproto")
+        .ok_or_else(|| no_identity(did, "no verification method #atproto in the document"))?;
+    if method.get("controller").and_then(Value::as_str) != Some(did) {
+        return Err(no_identity(
+            did,
+            "another controller of the verification method #atproto",
+        ));
+    }
+    let signing_key = signing_key(method)
+        .map_err(|e| no_identity(did, format_args!("no usable key in the document: {e}")))?;
+    Ok(Identity {
+        signing_key,
+        pds: pds(did, document, policy),
+    })
+}
+
+/// The first entry of a list whose id is exactly `name` or `did` and `name`.
+fn first_named<'d>(document: &'d Value, list: &str, did: &str, name: &str) -> Option<&'d Value> {
+    let is_named = |entry: &&Value| {
+        let id = entry.get("id").and_then(Value::as_str);
+        id.is_some_and(|id| id.strip_prefix(did).unwrap_or(id) == name)
+    };
+    document.get(list)?.as_array()?.iter().find(is_named)
+}
+
+/// The key of a verification method as `did:key:…`.
+///
+/// A `Multikey` says its curve in a prefix; the types of 2019 are the curve, and their multibase is the bare point.
+fn signing_key(method: &Value) -> Result<String, String> {
+    let text = |field| {
+        method
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (r#type, multibase) = (text("type"), text("publicKeyMultibase"));
+    if r#type == "Multikey" {
+        let key = parse_multikey(multibase).map_err(|e| e.to_string())?;
+        return format_did_key(key.jwt_alg, key.key_bytes).map_err(|e| e.to_string());
+    }
+    let point = multibase_to_bytes(multibase.clone()).map_err(|e| e.to_string())?;
+    if !matches!(point.len(), 33 | 65) {
+        return Err(format!(
+            "{type} with a point of {} bytes",
+            point.len(),
+            r#type = r#type
+        ));
+    }
+    let material = VerificationMaterial {
+        r#type: r#type.clone(),
+        public_key_multibase: multibase,
+    };
+    match get_did_key_from_multibase(material) {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(format!("unsupported type {:?}", r#type)),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// The account's server, where the document names one that may be asked.
+fn pds(did: &str, document: &Value, policy: AddressPolicy) -> Option<Host> {
+    let service = first_named(document, "service", did, "#atproto_pds")?;
+    if service.get("type")?.as_str()? != "AtprotoPersonalDataServer" {
+        return None;
+    }
+    let endpoint = service.get("serviceEndpoint")?.as_str()?;
+    let host = Host::parse(endpoint, ChosenBy::Stranger).ok()?;
+    policy
+        .check_url(&host.get_repo(did), ChosenBy::Stranger)
+        .ok()?;
+    Some(host)
+}
+
+fn no_identity(did: &str, what: impl std::fmt::Display) -> JobError {
+    JobError::new(Reason::Identity, format_args!("{did}: {what}"))
+}

@@ -1,0 +1,116 @@
+//! A message of the input stream, and what of it counts.
+//!
+//! Field `repo`, JSON `{"did": str, "host"?: str, "rev"?: str, "status"?: …, "active"?: …}`; unknown keys are ignored. `active` and
+//! `status` decide nothing: the server's answer does. `rev` decides nothing either, so one that cannot be read is no reason to
+//! refuse the message. Pinned by the tests here and by `tests/messages.rs`.
+
+use rsky_syntax::did::ensure_valid_did;
+use serde_json::{Map, Value};
+
+use crate::error::{JobError, Reason};
+use crate::fetch::host::{ChosenBy, Host};
+
+/// The field that holds the message.
+pub const FIELD: &str = "repo";
+
+/// A well-formed message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The account: did:plc or did:web, valid syntax.
+    pub did: String,
+    /// The server to ask; without one, the PDS of the DID document is asked.
+    pub host: Option<Host>,
+    /// The revision that the sender knew of.
+    pub rev: Option<String>,
+}
+
+impl Message {
+    /// Reads the value of the field `repo`.
+    ///
+    /// # Errors
+    /// [`Reason::BadMessage`].
+    pub fn parse(value: &[u8]) -> Result<Self, JobError> {
+        let fields: Map<String, Value> = serde_json::from_slice(value)
+            .map_err(|e| bad(format_args!("not a JSON object: {e}")))?;
+        let did = match fields.get("did") {
+            Some(Value::String(did)) => did.clone(),
+            _ => return Err(bad("no did")),
+        };
+        ensure_valid_did(did.as_str()).map_err(|e| bad(format_args!("did {did:?}: {e}")))?;
+        if !did.starts_with("did:plc:") && !did.starts_with("did:web:") {
+            return Err(bad(format_args!(
+                "did {did:?}: neither did:plc nor did:web"
+            )));
+        }
+        let host = match fields.get("host") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(host)) => Some(Host::parse(host, ChosenBy::Operator).map_err(bad)?),
+            Some(other) => return Err(bad(format_args!("host {other}: not a string"))),
+        };
+        let rev = fields.get("rev").and_then(Value::as_str).map(str::to_owned);
+        Ok(Message { did, host, rev })
+    }
+}
+
+fn bad(what: impl std::fmt::Display) -> JobError {
+    JobError::new(Reason::BadMessage, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Message, JobError> {
+        Message::parse(text.as_bytes())
+    }
+
+    #[test]
+    fn what_decides_nothing_may_be_anything() {
+        let message = parse(
+            r#"{"did":"did:plc:abc","host":"https://pds.example/","rev":7,"status":["x"],"active":"no","more":{"a":1}}"#,
+        )
+        .unwrap();
+        assert_eq!(message.did, "did:plc:abc");
+        assert_eq!(message.host.unwrap().to_string(), "pds.example");
+        assert_eq!(message.rev, None);
+        let message = parse(r#"{"did":"did:web:example.com","host":null,"rev":"3kabc"}"#).unwrap();
+        assert_eq!(
+            (message.host, message.rev.as_deref()),
+            (None, Some("3kabc"))
+        );
+    }
+
+    #[test]
+    fn malformed_messages_are_bad() {
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{",
+            r#"{"host":"pds.example"}"#,
+            r#"{"did":7}"#,
+            r#"{"did":""}"#,
+            r#"{"did":"plc:abc"}"#,
+            r#"{"did":"did:plc:"}"#,
+            r#"{"did":"did"}"#,
+            r#"{"did":"did:key:zabc"}"#,
+            r#"{"did":"did:plc:a\"b"}"#,
+            r#"{"did":"did:plc:abc","host":""}"#,
+            r#"{"did":"did:plc:abc","host":7}"#,
+            r#"{"did":"did:plc:abc","host":"ftp://pds.example"}"#,
+            r#"{"did":"did:plc:abc","host":"pds.example/path"}"#,
+        ] {
+            assert_eq!(
+                parse(text).map_err(|e| e.reason),
+                Err(Reason::BadMessage),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            Message::parse(b"\xff\xfe").map_err(|e| e.reason),
+            Err(Reason::BadMessage)
+        );
+        let long = format!(r#"{{"did":"did:plc:{}"}}"#, "a".repeat(3000));
+        assert_eq!(parse(&long).map_err(|e| e.reason), Err(Reason::BadMessage));
+    }
+}

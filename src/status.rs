@@ -1,0 +1,225 @@
+//! What each worker is doing right now, for log lines and whoever asks.
+//!
+//! Each worker writes into its own [`Slot`], others only look. Counters and the phase are atomics; the job's names stand behind a
+//! lock that is held for the time of a copy and never across I/O.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The stages of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// No job.
+    Idle,
+    /// The output stream is full.
+    Backpressure,
+    /// Asking the server, and reading the CAR.
+    Fetch,
+    /// Asking for the DID document.
+    Identity,
+    /// Proving commit and tree.
+    Verify,
+    /// Writing events.
+    Write,
+}
+
+impl Phase {
+    const ALL: [Phase; 6] = [
+        Phase::Idle,
+        Phase::Backpressure,
+        Phase::Fetch,
+        Phase::Identity,
+        Phase::Verify,
+        Phase::Write,
+    ];
+
+    /// As it stands in log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Idle => "idle",
+            Phase::Backpressure => "backpressure",
+            Phase::Fetch => "fetch",
+            Phase::Identity => "identity",
+            Phase::Verify => "verify",
+            Phase::Write => "write",
+        }
+    }
+}
+
+/// One worker's state.
+#[derive(Default)]
+pub struct Slot {
+    phase: AtomicU8,
+    bytes: AtomicU64,
+    records: AtomicU64,
+    job: Mutex<Option<Running>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    did: String,
+    host: String,
+    since: Instant,
+}
+
+/// A look at a job that is running.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The account.
+    pub did: String,
+    /// The server that is asked; empty until it is known.
+    pub host: String,
+    /// When the job began.
+    pub since: Instant,
+    /// What it is at.
+    pub phase: Phase,
+    /// Bytes of CAR read.
+    pub bytes: u64,
+    /// Records written.
+    pub records: u64,
+}
+
+impl Slot {
+    /// A job begins.
+    pub fn begin(&self, did: &str) {
+        self.bytes.store(0, Relaxed);
+        self.records.store(0, Relaxed);
+        *self.lock() = Some(Running {
+            did: did.to_owned(),
+            host: String::new(),
+            since: Instant::now(),
+        });
+    }
+
+    /// The job has ended.
+    pub fn end(&self) {
+        self.enter(Phase::Idle);
+        *self.lock() = None;
+    }
+
+    /// The job enters a stage. Returns the one it leaves.
+    pub fn enter(&self, phase: Phase) -> Phase {
+        let left = self.phase.swap(phase as u8, Relaxed);
+        Phase::ALL
+            .get(usize::from(left))
+            .copied()
+            .unwrap_or(Phase::Idle)
+    }
+
+    /// The server that is asked.
+    pub fn asks(&self, host: &str) {
+        if let Some(running) = self.lock().as_mut() {
+            running.host = host.to_owned();
+        }
+    }
+
+    /// Bytes of CAR have been read.
+    pub fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// A record has been written.
+    pub fn add_record(&self) {
+        self.records.fetch_add(1, Relaxed);
+    }
+
+    /// The running job, if there is one.
+    pub fn view(&self) -> Option<View> {
+        let running = self.lock().clone()?;
+        let phase = usize::from(self.phase.load(Relaxed));
+        Some(View {
+            did: running.did,
+            host: running.host,
+            since: running.since,
+            phase: Phase::ALL.get(phase).copied().unwrap_or(Phase::Idle),
+            bytes: self.bytes.load(Relaxed),
+            records: self.records.load(Relaxed),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a progress line for each job that takes long.
+pub struct Progress {
+    /// For each worker: the start of the job last spoken of, and when its next line is due.
+    due: Vec<Option<(Instant, Instant)>>,
+}
+
+impl Progress {
+    /// How long a job is silent, and then between its lines.
+    pub const EVERY: Duration = Duration::from_secs(10);
+
+    /// For this many workers.
+    pub fn new(workers: usize) -> Self {
+        Progress {
+            due: vec![None; workers],
+        }
+    }
+
+    /// The lines that are due now.
+    pub fn lines(&mut self, slots: &[impl AsRef<Slot>], now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (n, (slot, due)) in slots.iter().zip(&mut self.due).enumerate() {
+            let Some(view) = slot.as_ref().view() else {
+                *due = None;
+                continue;
+            };
+            let next = match *due {
+                Some((since, next)) if since == view.since => next,
+                _ => view.since + Self::EVERY,
+            };
+            *due = Some((view.since, next));
+            if now < next {
+                continue;
+            }
+            *due = Some((view.since, now + Self::EVERY));
+            lines.push(format!(
+                "progress worker-{n} {} did={} host={} bytes={} records={} seconds={}",
+                view.phase.name(),
+                view.did,
+                view.host,
+                view.bytes,
+                view.records,
+                now.saturating_duration_since(view.since).as_secs(),
+            ));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_silent_for_ten_seconds_and_then_speaks_every_ten() {
+        let slots = vec![Arc::new(Slot::default()), Arc::new(Slot::default())];
+        let mut progress = Progress::new(2);
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        assert!(
+            progress.lines(&slots, at(100)).is_empty(),
+            "no job, no line"
+        );
+        slots[1].begin("did:plc:a");
+        slots[1].enter(Phase::Fetch);
+        slots[1].asks("pds.example");
+        slots[1].add_bytes(7);
+        assert!(progress.lines(&slots, at(9)).is_empty());
+        assert_eq!(
+            progress.lines(&slots, at(11)),
+            ["progress worker-1 fetch did=did:plc:a host=pds.example bytes=7 records=0 seconds=10"]
+        );
+        assert!(progress.lines(&slots, at(20)).is_empty());
+        assert_eq!(progress.lines(&slots, at(22)).len(), 1);
+        slots[1].end();
+        assert!(progress.lines(&slots, at(60)).is_empty());
+    }
+}

@@ -1,0 +1,331 @@
+//! A worker: from a job to its outcome, one at a time.
+//!
+//! `Worker::process` is the way of a repo as a straight line; each stage takes the product of the one before and knows nothing of
+//! the next. Nothing is written before the tree is proved (I3). A panic ends the job and not the thread (I5): it is caught at
+//! the job's boundary, and the worker goes on with fresh buffers.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, select};
+
+use crate::config::Config;
+use crate::connection::Patience;
+use crate::error::{Class, JobError, Reason};
+use crate::fetch::Fetcher;
+use crate::fetch::host::Host;
+use crate::fetch::resolver::Resolver;
+use crate::identity::Identities;
+use crate::metrics::Metrics;
+use crate::queue::Job;
+use crate::repo::blocks::BlockStore;
+use crate::repo::commit::Commit;
+use crate::repo::{car, mst};
+use crate::shutdown::Shutdown;
+use crate::sink::Sink;
+use crate::status::{Phase, Slot};
+
+/// Skipped records of one repo that are logged one by one; the others are only counted.
+const SKIPS_SAID: u64 = 5;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Who looks identities up.
+    pub identities: Arc<Identities>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Asked for by whoever ends the process.
+    pub shutdown: Shutdown,
+}
+
+/// A worker; lives on its own thread, with its own connection to Redis and its own ureq agent.
+pub struct Worker {
+    shared: Shared,
+    jobs: Receiver<Job>,
+    slot: Arc<Slot>,
+    fetcher: Fetcher,
+    sink: Sink,
+    blocks: BlockStore,
+}
+
+/// What became of a job.
+enum Outcome {
+    /// All its events are written, and its message is acknowledged.
+    Done(Done),
+    /// Shutdown came before it began; its message stays pending.
+    NotBegun,
+}
+
+/// A repo whose events are written.
+struct Done {
+    host: Host,
+    bytes: u64,
+    records: u64,
+    skipped: u64,
+}
+
+/// A repo whose blocks are in the store and whose commit is signed by its owner.
+struct Fetched {
+    host: Host,
+    bytes: u64,
+    root: cid::Cid,
+    commit: Commit,
+}
+
+impl Worker {
+    /// Connects at the first job.
+    ///
+    /// # Errors
+    /// When the address of Redis cannot be used at all.
+    pub fn new(
+        shared: Shared,
+        jobs: Receiver<Job>,
+        slot: Arc<Slot>,
+        resolver: &Resolver,
+    ) -> redis::RedisResult<Self> {
+        Ok(Worker {
+            fetcher: Fetcher::new(&shared.config, resolver),
+            sink: Sink::new(&shared.config, &shared.shutdown)?,
+            blocks: BlockStore::default(),
+            shared,
+            jobs,
+            slot,
+        })
+    }
+
+    /// Works until shutdown, or until the reader has ended.
+    ///
+    /// # Errors
+    /// [`Reason::Redis`], when Redis refuses for good.
+    pub fn run(mut self) -> Result<(), JobError> {
+        while let Some(job) = self.next_job() {
+            let began = Instant::now();
+            self.slot.begin(&job.message.did);
+            let result = guarded(|| self.process(&job));
+            let host = self.slot.view().map(|view| view.host).unwrap_or_default();
+            self.slot.end();
+            self.blocks.clear();
+            match result {
+                Ok(Outcome::Done(done)) => self.report(&job, &done, began),
+                Ok(Outcome::NotBegun) => break,
+                Err(error) => {
+                    self.shared.metrics.failed(error.reason);
+                    log::warn!(
+                        "failed did={} host={host} reason={} ms={} id={} error={error}",
+                        job.message.did,
+                        error.reason,
+                        began.elapsed().as_millis(),
+                        job.id,
+                    );
+                    if error.class() == Class::Fatal {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next job; `None` at shutdown, even where there would be one.
+    fn next_job(&self) -> Option<Job> {
+        if self.shared.shutdown.is_requested() {
+            return None;
+        }
+        select! {
+            recv(self.shared.shutdown.requested()) -> _ => None,
+            recv(self.jobs) -> job => job.ok(),
+        }
+    }
+
+    /// The way of a repo.
+    fn process(&mut self, job: &Job) -> Result<Outcome, JobError> {
+        self.slot.enter(Phase::Backpressure);
+        if !self.sink.wait_for_room(Patience::UntilShutdown)? {
+            return Ok(Outcome::NotBegun);
+        }
+        let fetched = self.fetch(job)?;
+
+        self.slot.enter(Phase::Verify);
+        let tree = mst::prove(&self.blocks, fetched.commit.data())?;
+
+        self.slot.enter(Phase::Write);
+        let mut writer = self.sink.begin(job, &fetched.root, &fetched.commit.rev);
+        let mut leaves = tree.walk();
+        let (mut records, mut skipped) = (0, 0);
+        while let Some(leaf) = leaves.next()? {
+            let block = leaf
+                .value
+                .dag_cbor()
+                .and_then(|digest| self.blocks.get(digest));
+            match writer.record(leaf.key, leaf.value, block)? {
+                None => {
+                    records += 1;
+                    self.slot.add_record();
+                }
+                Some(skip) => {
+                    skipped += 1;
+                    let level = if skipped <= SKIPS_SAID {
+                        log::Level::Warn
+                    } else {
+                        log::Level::Debug
+                    };
+                    let key = String::from_utf8_lossy(leaf.key);
+                    log::log!(
+                        level,
+                        "skipped did={} key={} cid={}: {skip}",
+                        job.message.did,
+                        key.escape_debug(),
+                        leaf.value
+                    );
+                }
+            }
+        }
+        writer.finish()?;
+        Ok(Outcome::Done(Done {
+            host: fetched.host,
+            bytes: fetched.bytes,
+            records,
+            skipped,
+        }))
+    }
+
+    /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
+    ///
+    /// Another host than the PDS cannot say that a repo is gone, and may hold one that an older key signed; so then the PDS
+    /// is asked, and its answer counts.
+    fn fetch(&mut self, job: &Job) -> Result<Fetched, JobError> {
+        let did = &job.message.did;
+        let Some(host) = &job.message.host else {
+            let pds = self.pds(did)?;
+            return self.fetch_from(&pds, job);
+        };
+        let error = match self.fetch_from(host, job) {
+            Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,
+            result => return result,
+        };
+        match self.pds(did) {
+            Ok(pds) if !pds.is_same_server(host) => {
+                log::debug!("{error}; asking the PDS of {did}");
+                self.fetch_from(&pds, job)
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn pds(&self, did: &str) -> Result<Host, JobError> {
+        self.slot.enter(Phase::Identity);
+        let resolved = self.shared.identities.resolve(did)?;
+        let no_pds = || {
+            JobError::new(
+                Reason::Identity,
+                format_args!("{did}: no usable PDS in the document"),
+            )
+        };
+        resolved.identity.pds.clone().ok_or_else(no_pds)
+    }
+
+    /// Downloads the repo into the block store and proves who signed it.
+    fn fetch_from(&mut self, host: &Host, job: &Job) -> Result<Fetched, JobError> {
+        let did = &job.message.did;
+        self.slot.enter(Phase::Fetch);
+        self.slot.asks(&host.to_string());
+        self.blocks.clear();
+        let mut download = self.fetcher.get_repo(host, did, &self.slot)?;
+        self.slot.asks(&download.host.to_string());
+        let root = car::read(&mut download, &mut self.blocks);
+        self.shared.metrics.bytes.add(download.bytes);
+        let root = root?;
+
+        let block = self.blocks.get(&root.digest).ok_or_else(|| {
+            JobError::new(
+                Reason::Incomplete,
+                format_args!("commit {} is not in the CAR", root.cid),
+            )
+        })?;
+        let commit = Commit::read(block, did, SystemTime::now())?;
+        self.verify(did, &commit)?;
+        if let Some(known) = job
+            .message
+            .rev
+            .as_deref()
+            .filter(|known| *known > commit.rev.as_str())
+        {
+            log::info!(
+                "did={did} host={}: rev {} is older than {known}",
+                download.host,
+                commit.rev
+            );
+        }
+        Ok(Fetched {
+            host: download.host,
+            bytes: download.bytes,
+            root: root.cid,
+            commit,
+        })
+    }
+
+    /// Verifies the signature; asks for the document again where the key was a kept one (R6).
+    fn verify(&self, did: &str, commit: &Commit) -> Result<(), JobError> {
+        self.slot.enter(Phase::Identity);
+        let resolved = self.shared.identities.resolve(did)?;
+        self.slot.enter(Phase::Verify);
+        match commit.verify(&resolved.identity.signing_key) {
+            Err(_) if resolved.kept => {
+                self.slot.enter(Phase::Identity);
+                commit.verify(&self.shared.identities.refresh(did)?.identity.signing_key)
+            }
+            result => result,
+        }
+    }
+
+    fn report(&self, job: &Job, done: &Done, began: Instant) {
+        let metrics = &self.shared.metrics;
+        metrics.repos.add(1);
+        metrics.records.add(done.records);
+        metrics.skipped.add(done.skipped);
+        log::info!(
+            "done did={} host={} records={} bytes={} ms={} skipped={} id={}",
+            job.message.did,
+            done.host,
+            done.records,
+            done.bytes,
+            began.elapsed().as_millis(),
+            done.skipped,
+            job.id,
+        );
+    }
+}
+
+/// Runs a job; a panic becomes an error. What the job touched is reset by the next one: the block store is cleared, and the
+/// sink gives up a connection whose replies nobody has read.
+fn guarded<T>(job: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(job))
+        .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload))))
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i5_a_panic_becomes_an_error_and_the_thread_goes_on() {
+        let literal = guarded::<()>(|| panic!("boom"));
+        assert_eq!(literal, Err(JobError::new(Reason::Panic, "boom")));
+        let formatted = guarded::<()>(|| panic!("boom {}", 7));
+        assert_eq!(formatted, Err(JobError::new(Reason::Panic, "boom 7")));
+        let other = guarded::<()>(|| std::panic::panic_any(7));
+        assert_eq!(other.map_err(|e| e.reason), Err(Reason::Panic));
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+    }
+}
