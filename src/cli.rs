@@ -8,6 +8,8 @@ use clap::Parser;
 
 /// Reads account ids from a Redis stream, downloads each account's whole repository, proves it, and appends one event per
 /// record to another Redis stream.
+// These comments are the text of --help: URLs stand in them as the operator writes them.
+#[allow(rustdoc::bare_urls)]
 #[derive(Parser, Debug, Default, Clone)]
 #[command(
     name = "backfiller",
@@ -54,7 +56,7 @@ pub struct Cli {
     #[arg(long, env = "BACKFILLER_DLQ_STREAM", value_name = "KEY")]
     pub dlq_stream: Option<String>,
 
-    /// Directory of did:plc documents; a mirror is fine [default: <https://plc.directory>]
+    /// Directory of did:plc documents; a mirror is fine [default: https://plc.directory]
     #[arg(long, env = "BACKFILLER_PLC_URL", value_name = "URL")]
     pub plc_url: Option<String>,
 

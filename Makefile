@@ -1,0 +1,34 @@
+# The commands of this project. Each sets up what it needs: a Rust toolchain (rustup.rs) and a C compiler are all that must be
+# there before.
+
+CARGO ?= cargo
+
+.PHONY: help demo test run lint fixtures
+
+help:
+	@echo 'make demo      build, start a private Redis and a server with signed repos, backfill them, show the events'
+	@echo 'make test      all tests, against a private Redis'
+	@echo 'make run       the release binary against REDIS_URL (or a private Redis whose data stays in .run/)'
+	@echo 'make lint      rustfmt, clippy and rustdoc, with warnings denied'
+	@echo 'make fixtures  make tests/fixtures again with the official TypeScript packages (needs Node.js)'
+
+demo:
+	@tests/support/ensure-redis.sh >/dev/null
+	$(CARGO) build --locked --release --bin backfiller --example demo
+	@target/release/examples/demo
+
+test:
+	@tests/support/ensure-redis.sh >/dev/null
+	$(CARGO) test --locked
+
+run:
+	$(CARGO) build --locked --release --bin backfiller
+	@tests/support/run.sh target/release/backfiller
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+fixtures:
+	cd tests/fixtures/generate && npm ci && node generate.mjs
