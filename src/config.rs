@@ -138,7 +138,7 @@ impl Config {
                 60,
                 0,
             )?,
-            log: text(&cli.log).unwrap_or("info").to_owned(),
+            log: log_filter(&cli.log)?,
         };
         config.streams_differ()?;
         Ok(config)
@@ -213,7 +213,8 @@ pub fn redact(url: &str) -> String {
 fn refuse(variable: &'static str, value: &str, accepted: impl Into<String>) -> ConfigError {
     ConfigError {
         variable,
-        value: format!("={value}"),
+        // Escaped, so that the message stays one line.
+        value: format!("={}", value.escape_debug()),
         accepted: accepted.into(),
     }
 }
@@ -276,7 +277,7 @@ fn key(
     if value.len() > 256 || value.chars().any(|c| c.is_control()) {
         return Err(refuse(
             variable,
-            &value.escape_debug().to_string(),
+            value,
             "at most 256 bytes without control characters",
         ));
     }
@@ -314,13 +315,25 @@ fn plc_url(value: &Option<String>) -> Result<String, ConfigError> {
     }
 }
 
+fn log_filter(value: &Option<String>) -> Result<String, ConfigError> {
+    let value = text(value).unwrap_or("info");
+    match env_filter::Builder::new().try_parse(value) {
+        Ok(_) => Ok(value.to_owned()),
+        Err(_) => Err(refuse(
+            "RUST_LOG",
+            value,
+            "off, error, warn, info, debug or trace, or a list of module=level",
+        )),
+    }
+}
+
 /// It becomes part of a header, so it is held to printable ASCII.
 fn contact(value: &Option<String>) -> Result<Option<String>, ConfigError> {
     match text(value) {
         Some(value) if value.len() > 200 || !value.bytes().all(|b| (0x20..0x7f).contains(&b)) => {
             Err(refuse(
                 "BACKFILLER_CONTACT",
-                &value.escape_debug().to_string(),
+                value,
                 "at most 200 characters of printable ASCII",
             ))
         }

@@ -31,6 +31,8 @@ use crate::status::Slot;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may take to begin its answer, and then may be silent in the midst of it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that an agent keeps at least: a worker goes from host to host.
+const MIN_IDLE: usize = 10;
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
 /// How much of an error's body is read, in bytes.
@@ -57,6 +59,9 @@ pub fn agent(config: &Config, resolver: Resolver, whole: Duration, accept: &'sta
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
+        // The workers share the directory's agent, and each may leave a connection to it.
+        .max_idle_connections(config.concurrency.max(MIN_IDLE))
+        .max_idle_connections_per_host(config.concurrency)
         .user_agent(user_agent(config))
         .accept(accept)
         .accept_encoding(encoding)

@@ -2,7 +2,7 @@
 //!
 //! Field `repo`, JSON `{"did": str, "host"?: str, "rev"?: str, "status"?: …, "active"?: …}`; unknown keys are ignored. `active` and
 //! `status` decide nothing: the server's answer does. `rev` decides nothing either, so one that cannot be read is no reason to
-//! refuse the message. Pinned by the tests here and by `tests/messages.rs`.
+//! refuse the message. Pinned by the tests here and by `tests/delivery.rs` (`i4_…`).
 
 use rsky_syntax::did::ensure_valid_did;
 use serde_json::{Map, Value};
