@@ -42,13 +42,12 @@ pub struct Job {
 /// # Errors
 /// Of Redis.
 pub fn is_pending(link: &mut Link, stream: &[u8], group: &[u8], id: &str) -> RedisResult<bool> {
-    let found: Vec<Value> = link.query(
-        redis::cmd("XPENDING")
-            .arg(stream)
-            .arg(group)
-            .arg(id)
-            .arg(id)
-            .arg(1),
-    )?;
-    Ok(!found.is_empty())
+    let mut pending = redis::cmd("XPENDING");
+    pending.arg(stream).arg(group).arg(id).arg(id).arg(1);
+    match link.query::<Vec<Value>>(&pending) {
+        Ok(found) => Ok(!found.is_empty()),
+        // Without the group nothing is pending; whoever creates it again delivers the entry again, if it is still there.
+        Err(e) if e.code() == Some("NOGROUP") => Ok(false),
+        Err(e) => Err(e),
+    }
 }

@@ -76,26 +76,23 @@ impl Reader {
     }
 
     fn read_all(&mut self) -> Result<(), Stop> {
+        let config = Arc::clone(&self.config);
         let mut recover = true;
         while !self.shutdown.is_requested() {
-            if recover {
-                self.take_own_pending()?;
-                recover = false;
-            }
-            match self.read_new() {
-                Ok(messages) => {
-                    for message in messages {
-                        self.deliver(message)?;
-                    }
-                }
-                // The group, or the stream with it, was deleted; the entries that it knew are gone with it.
-                Err(e) if e.code() == Some("NOGROUP") => {
+            let taken = if recover {
+                self.take_own_pending()
+            } else {
+                self.take_new()
+            };
+            match taken {
+                Ok(()) => recover = false,
+                // The group, or the stream with it, was deleted, or Redis has come back without its data.
+                Err(Stop::Error(e)) if e.code() == Some("NOGROUP") => {
                     log::warn!("the consumer group is gone: {e}; creating it again");
-                    let config = Arc::clone(&self.config);
                     self.link
                         .insist(Patience::UntilShutdown, |link| create_group(link, &config))?;
                 }
-                Err(e) => {
+                Err(Stop::Error(e)) => {
                     // insist() waits until Redis can be used again, or says that waiting does not help.
                     let mut failed = Some(e);
                     self.link
@@ -105,6 +102,7 @@ impl Reader {
                         })?;
                     recover = true;
                 }
+                Err(Stop::Shutdown) => return Err(Stop::Shutdown),
             }
         }
         Ok(())
@@ -114,12 +112,9 @@ impl Reader {
     fn take_own_pending(&mut self) -> Result<(), Stop> {
         let mut taken = 0;
         loop {
-            let Reader {
-                config, link, last, ..
-            } = self;
-            let page = link.insist(Patience::UntilShutdown, |link| {
-                pending::own_pending(link, config, last.as_deref(), PAGE)
-            })?;
+            let page =
+                pending::own_pending(&mut self.link, &self.config, self.last.as_deref(), PAGE)
+                    .map_err(Stop::Error)?;
             for id in &page.deleted {
                 log::warn!("entry {id} was deleted by somebody else while it was pending");
                 self.metrics.deleted_entries.add(1);
@@ -136,6 +131,13 @@ impl Reader {
         }
         if taken > 0 {
             log::info!("took {taken} pending messages of this consumer again");
+        }
+        Ok(())
+    }
+
+    fn take_new(&mut self) -> Result<(), Stop> {
+        for message in self.read_new().map_err(Stop::Error)? {
+            self.deliver(message)?;
         }
         Ok(())
     }

@@ -56,7 +56,8 @@ impl From<Malformed> for Skip {
 /// dearer than comparing it.
 #[derive(Default)]
 pub struct KeyParser {
-    collection: String,
+    /// The last valid one.
+    collection: Option<String>,
 }
 
 impl KeyParser {
@@ -72,9 +73,9 @@ impl KeyParser {
         }
         let key = std::str::from_utf8(key).map_err(|_| Skip::Key)?;
         let (collection, rkey) = key.split_once('/').ok_or(Skip::Key)?;
-        if collection != self.collection {
+        if self.collection.as_deref() != Some(collection) {
             ensure_valid_nsid(collection).map_err(|_| Skip::Key)?;
-            collection.clone_into(&mut self.collection);
+            self.collection = Some(collection.to_owned());
         }
         let valid = !rkey.is_empty()
             && rkey.len() <= MAX_RKEY
