@@ -8,7 +8,8 @@
 //!
 //! The walk is iterative. Layers count down from at most 128 and every subtree must end in a leaf, so the stack is bounded; a node
 //! that occurs twice repeats its keys and breaks the order, so no input can make the walk loop. (A node that hashes to its own
-//! ancestor cannot be made at all.) Source: atproto.com/specs/repository, "MST Structure". Pinned by `tests/repo_mst.rs`.
+//! ancestor cannot be made at all.) Source: atproto.com/specs/repository, "MST Structure". Pinned by `tests/repo_mst.rs`
+//! and `tests/repo_mst_nodes.rs` (`r7_…`).
 
 use sha2::{Digest as _, Sha256};
 

@@ -2,7 +2,8 @@
 //!
 //! The transcoder writes straight from the block into the caller's buffer: no tree in between, keys in block order, nothing
 //! added, renamed or dropped. What R1 does not let through is a [`Skip`]: it is said and counted, and the other records of the
-//! repo go on. Source: atproto.com/specs/data-model. Pinned by `tests/record.rs` and `tests/fixtures.rs` (`r1_…`).
+//! repo go on. Source: atproto.com/specs/data-model. Pinned by `tests/record.rs`,
+//! `tests/record_keys.rs` and `tests/fixtures.rs` (`r1_…`).
 
 use std::fmt;
 
