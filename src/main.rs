@@ -10,7 +10,18 @@ use rsky_backfiller::cli::Cli;
 use rsky_backfiller::config::{Config, ConfigError};
 use rsky_backfiller::shutdown::Shutdown;
 
+/// Where the libraries look for a proxy.
+const PROXY_VARIABLES: [&str; 6] = [
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+];
+
 fn main() -> ExitCode {
+    forget_proxies();
     // Usage errors end here, with status 2.
     let cli = Cli::parse();
     let config = match Config::from_cli(&cli) {
@@ -24,6 +35,15 @@ fn main() -> ExitCode {
         return ExitCode::from(ExitStatus::Failure as u8);
     }
     ExitCode::from(backfiller::run(config, &shutdown) as u8)
+}
+
+/// A proxy would resolve names itself, past the rule that names lead to public addresses only; and rsky-identity's client
+/// cannot be told to use none.
+fn forget_proxies() {
+    for variable in PROXY_VARIABLES {
+        // SAFETY: this is the first thing the process does, so no other thread reads the environment.
+        unsafe { std::env::remove_var(variable) };
+    }
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {

@@ -200,70 +200,62 @@ impl Worker {
     /// is asked, and its answer counts.
     fn fetch(&mut self, job: &Job) -> Result<Fetched, JobError> {
         let did = &job.message.did;
-        let Some(host) = &job.message.host else {
-            let pds = self.pds(did)?;
-            return self.fetch_from(&pds, job);
+        let Some(mut host) = job.message.host.clone() else {
+            let mut pds = self.pds(did)?;
+            return self.fetch_from(&mut pds, job);
         };
-        let error = match self.fetch_from(host, job) {
+        let error = match self.fetch_from(&mut host, job) {
             Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,
             result => return result,
         };
         match self.pds(did) {
-            Ok(pds) if !pds.is_same_server(host) => {
+            Ok(pds) if pds.is_same_server(&host) => Err(error),
+            Ok(mut pds) => {
                 log::debug!("{error}; asking the PDS of {did}");
-                self.fetch_from(&pds, job)
+                self.fetch_from(&mut pds, job)
             }
-            _ => Err(error),
+            Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds),
+            Err(_) => Err(error),
         }
     }
 
     fn pds(&self, did: &str) -> Result<Host, JobError> {
         self.slot.enter(Phase::Identity);
         let resolved = self.shared.identities.resolve(did)?;
-        let no_pds = || {
-            JobError::new(
-                Reason::Identity,
-                format_args!("{did}: no usable PDS in the document"),
-            )
-        };
-        resolved.identity.pds.clone().ok_or_else(no_pds)
+        resolved.identity.pds.clone().ok_or_else(|| {
+            let text = format_args!("{did}: no usable PDS in the document");
+            JobError::new(Reason::Identity, text)
+        })
     }
 
-    /// Downloads the repo into the block store and proves who signed it.
-    fn fetch_from(&mut self, host: &Host, job: &Job) -> Result<Fetched, JobError> {
+    /// Downloads the repo into the block store and proves who signed it; `host` becomes the one who answers.
+    fn fetch_from(&mut self, host: &mut Host, job: &Job) -> Result<Fetched, JobError> {
         let did = &job.message.did;
         self.slot.enter(Phase::Fetch);
-        self.slot.asks(&host.to_string());
         self.blocks.clear();
         let mut download = self.fetcher.get_repo(host, did, &self.slot)?;
-        self.slot.asks(&download.host.to_string());
         let root = car::read(&mut download, &mut self.blocks);
-        self.shared.metrics.bytes.add(download.bytes);
+        let bytes = download.bytes;
+        self.shared.metrics.bytes.add(bytes);
         let root = root?;
 
         let block = self.blocks.get(&root.digest).ok_or_else(|| {
-            JobError::new(
-                Reason::Incomplete,
-                format_args!("commit {} is not in the CAR", root.cid),
-            )
+            let text = format_args!("commit {} is not in the CAR", root.cid);
+            JobError::new(Reason::Incomplete, text)
         })?;
         let commit = Commit::read(block, did, SystemTime::now())?;
         self.verify(did, &commit)?;
-        if let Some(known) = job
-            .message
-            .rev
-            .as_deref()
-            .filter(|known| *known > commit.rev.as_str())
+        if let Some(known) = &job.message.rev
+            && *known > commit.rev
         {
             log::info!(
-                "did={did} host={}: rev {} is older than {known}",
-                download.host,
+                "did={did} host={host}: rev {} is older than {known}",
                 commit.rev
             );
         }
         Ok(Fetched {
-            host: download.host,
-            bytes: download.bytes,
+            host: host.clone(),
+            bytes,
             root: root.cid,
             commit,
         })

@@ -3,7 +3,7 @@
 //! XRPC errors are JSON, `{"error": name, "message": text}` (atproto.com/specs/xrpc, "Error Responses"). The names that say
 //! that an account has no repo here count whatever 4xx they come with; older servers say it in the message only.
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::host::Host;
 use crate::error::{JobError, Reason};
@@ -18,24 +18,18 @@ const GONE: [&str; 4] = [
 /// How older servers begin the message of an `InvalidRequest` that says so.
 const GONE_MESSAGE: &str = "Could not find repo";
 
-#[derive(Deserialize, Default)]
-struct XrpcError {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    message: String,
-}
-
 /// The error of an answer that is not a success.
 pub fn of_status(host: &Host, status: u16, body: &[u8]) -> JobError {
-    let xrpc: XrpcError = serde_json::from_slice(body).unwrap_or_default();
-    let said = match (xrpc.error.as_str(), xrpc.message.as_str()) {
+    let xrpc: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let text = |field| xrpc.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (name, message) = (text("error"), text("message"));
+    let said = match (name, message) {
         ("", _) => String::new(),
         (error, "") => format!(" {error}"),
         (error, message) => format!(" {error}: {message}"),
     };
-    let gone = GONE.contains(&xrpc.error.as_str())
-        || (xrpc.error == "InvalidRequest" && xrpc.message.starts_with(GONE_MESSAGE));
+    let gone =
+        GONE.contains(&name) || (name == "InvalidRequest" && message.starts_with(GONE_MESSAGE));
     let reason = match status {
         400..=499 if gone => Reason::RepoGone,
         429 | 503 => Reason::Deferred,

@@ -100,24 +100,24 @@ impl Fetcher {
         }
     }
 
-    /// Asks `host`, and whom it redirects to, for the whole repo of `did`.
+    /// Asks `host`, and whom it redirects to, for the whole repo of `did`; `host` becomes the one who answers, also when
+    /// what he answers is an error.
     ///
     /// # Errors
     /// [`Reason::RepoGone`], [`Reason::Deferred`], [`Reason::Network`], [`Reason::HttpStatus`] by what the server says, and
     /// [`Reason::TooLarge`] where it announces more than the operator allows.
     pub fn get_repo<'s>(
         &self,
-        host: &Host,
+        host: &mut Host,
         did: &str,
         slot: &'s Slot,
     ) -> Result<Download<'s>, JobError> {
         let deadline = Instant::now() + self.whole;
         let mut url = host.get_repo(did);
-        let mut chosen_by = host.chosen_by;
         for _ in 0..=MAX_REDIRECTS {
-            let host = Host::of(&url, chosen_by);
+            slot.asks(&host.to_string());
             self.policy
-                .check_url(&url, chosen_by)
+                .check_url(&url, host.chosen_by)
                 .map_err(|reason| JobError::new(Reason::HttpStatus, reason))?;
             let left = deadline.saturating_duration_since(Instant::now());
             let mut response = self
@@ -127,19 +127,19 @@ impl Fetcher {
                 .timeout_global(Some(left))
                 .build()
                 .call()
-                .map_err(|e| error::of_transport(&host, &e))?;
+                .map_err(|e| error::of_transport(host, &e))?;
             let status = response.status();
             if status.is_redirection() {
                 url = redirect_target(&url, response.headers())
-                    .ok_or_else(|| error::of_status(&host, status.as_u16(), b""))?;
-                chosen_by = ChosenBy::Stranger;
+                    .ok_or_else(|| error::of_status(host, status.as_u16(), b""))?;
+                *host = Host::of(&url, ChosenBy::Stranger);
                 continue;
             }
             if status.as_u16() != 200 {
                 let body = read_error_body(&mut response);
-                return Err(error::of_status(&host, status.as_u16(), &body));
+                return Err(error::of_status(host, status.as_u16(), &body));
             }
-            return self.download(host, response, slot);
+            return self.download(host.clone(), response, slot);
         }
         let text = format!("{host}: more than {MAX_REDIRECTS} redirects");
         Err(JobError::new(Reason::HttpStatus, text))
@@ -179,8 +179,7 @@ impl Fetcher {
 /// A body that is being downloaded.
 pub struct Download<'s> {
     body: BodyReader<'static>,
-    /// Who delivers it, after redirects.
-    pub host: Host,
+    host: Host,
     /// Bytes read so far, after decompression.
     pub bytes: u64,
     max_bytes: u64,

@@ -14,6 +14,7 @@ pub mod backfiller;
 pub mod events;
 pub mod fixture_server;
 pub mod generator;
+pub mod hostile;
 pub mod redis_server;
 pub mod wait;
 
