@@ -57,7 +57,12 @@ pub struct Cli {
     pub dlq_stream: Option<String>,
 
     /// Directory of did:plc documents; a mirror is fine [default: https://plc.directory]
-    #[arg(long, env = "BACKFILLER_PLC_URL", value_name = "URL")]
+    #[arg(
+        long,
+        env = "BACKFILLER_PLC_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub plc_url: Option<String>,
 
     /// Seconds that one download may take as a whole [default: 600]

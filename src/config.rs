@@ -190,12 +190,12 @@ impl fmt::Display for Config {
 
 /// The URL with its password, if it has one, replaced by `***`.
 ///
-/// Works on text, so that it holds for what is not a valid URL too. A password may hold any character but the last `@`
-/// before the host ends the user part.
+/// Works on text, so that it holds for what is not a valid URL too: all between the first colon of the user part and the last
+/// `@` may be a password; where no `://` says where the user part begins, it begins at the start.
 pub fn redact(url: &str) -> String {
     let mut shown = url.to_owned();
-    if let Some(start) = shown.find("://").map(|at| at + 3)
-        && let Some(end) = shown[start..].rfind('@').map(|at| at + start)
+    let start = shown.find("://").map_or(0, |at| at + 3);
+    if let Some(end) = shown[start..].rfind('@').map(|at| at + start)
         && let Some(colon) = shown[start..end].find(':').map(|at| at + start)
     {
         shown.replace_range(colon + 1..end, "***");
@@ -260,10 +260,11 @@ fn seconds(
 }
 
 fn boolean(variable: &'static str, value: &Option<String>) -> Result<bool, ConfigError> {
-    match text(value).map(str::to_ascii_lowercase).as_deref() {
-        None | Some("false" | "0" | "no" | "off") => Ok(false),
-        Some("true" | "1" | "yes" | "on") => Ok(true),
-        Some(other) => Err(refuse(variable, other, "true or false")),
+    let value = text(value).unwrap_or("false");
+    match value.to_ascii_lowercase().as_str() {
+        "false" | "0" | "no" | "off" => Ok(false),
+        "true" | "1" | "yes" | "on" => Ok(true),
+        _ => Err(refuse(variable, value, "true or false")),
     }
 }
 
@@ -440,6 +441,8 @@ mod tests {
                 "unix:///run/r.sock?db=1&pass=***&user=u",
             ),
             ("redis://h:6379", "redis://h:6379"),
+            ("redis:/:secret@h", "redis:***@h"),
+            ("user:secret@h:1", "user:***@h:1"),
         ] {
             assert_eq!(redact(url), shown);
         }

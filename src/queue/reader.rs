@@ -93,12 +93,19 @@ impl Reader {
                         .insist(Patience::UntilShutdown, |link| create_group(link, &config))?;
                 }
                 Err(Stop::Error(e)) => {
-                    // insist() waits until Redis can be used again, or says that waiting does not help.
+                    // insist() waits until Redis can be used again, or says that waiting does not help. Acknowledging an
+                    // entry that cannot exist changes nothing, but is refused whenever reading from the group would be: a
+                    // replica or a server without memory would answer a PING.
+                    let mut probe = redis::cmd("XACK");
+                    probe
+                        .arg(&config.backfill_stream)
+                        .arg(&config.group)
+                        .arg("0-0");
                     let mut failed = Some(e);
                     self.link
                         .insist(Patience::UntilShutdown, |link| match failed.take() {
                             Some(e) => Err(e),
-                            None => link.query::<String>(&redis::cmd("PING")),
+                            None => link.query::<u64>(&probe),
                         })?;
                     recover = true;
                 }

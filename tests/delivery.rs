@@ -1,0 +1,471 @@
+//! The delivery invariants: when a message leaves the input, what becomes of the others, and that nothing stops a thread.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+use redis::Connection;
+
+use support::backfiller::Backfiller;
+use support::events::{
+    DEAD_LETTERS, Event, GROUP, INPUT, OUTPUT, assert_repo_events, assert_timestamp, dead_letters,
+    enqueue, enqueue_raw, events_of, pending, pending_messages, read_events, read_stream,
+    stream_len, wait_until_drained,
+};
+use support::fixture_server::{Fault, FixtureServer};
+use support::generator::time::timestamp;
+use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::redis_server::RedisServer;
+use support::wait::{LIMIT, eventually};
+
+fn put_repo(server: &FixtureServer, seed: u64, size: usize) -> Repo {
+    let repo = RepoBuilder::new(did_plc(seed))
+        .records(records::mixed(seed, size))
+        .build();
+    server.put_document(&repo.did, repo.did_document(&server.url()));
+    server.put_repo(&repo.did, repo.car());
+    repo
+}
+
+fn assert_repo(events: &[Event], repo: &Repo) {
+    let commit = repo.commit_cid.to_string();
+    assert_repo_events(events, &repo.did, &commit, &repo.rev, &repo.expected);
+}
+
+/// Takes all events out of the output.
+fn take_events(connection: &mut Connection) -> Vec<Event> {
+    let events = read_events(connection, OUTPUT);
+    let mut delete = redis::cmd("XDEL");
+    delete.arg(OUTPUT);
+    for event in &events {
+        delete.arg(&event.id);
+    }
+    let () = delete.query(connection).unwrap();
+    events
+}
+
+/// Listens to all commands that a server executes.
+struct Monitor(BufReader<TcpStream>);
+
+impl Monitor {
+    fn start(redis: &RedisServer) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", redis.port())).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(b"MONITOR\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut answer = String::new();
+        reader.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "+OK\r\n");
+        Self(reader)
+    }
+
+    /// The commands up to now: the client's address, and the command with its arguments in quotes.
+    fn commands(mut self, connection: &mut Connection) -> Vec<(String, String)> {
+        let () = redis::cmd("ECHO").arg("the end").query(connection).unwrap();
+        let mut commands = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            let (head, command) = line.split_once("] ").expect("a line of MONITOR");
+            let command = command.trim_end().to_owned();
+            if command == r#""ECHO" "the end""# {
+                return commands;
+            }
+            commands.push((head.split(' ').next_back().unwrap().to_owned(), command));
+        }
+    }
+}
+
+/// The transactions among the commands, each without its MULTI and EXEC; asserts that what is listed
+/// as `only_within` is never sent outside of one.
+fn transactions(commands: &[(String, String)], only_within: &[&str]) -> Vec<Vec<String>> {
+    let mut open: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for (client, command) in commands {
+        match command.as_str() {
+            r#""MULTI""# => assert!(open.insert(client, Vec::new()).is_none()),
+            r#""EXEC""# => all.push(open.remove(client.as_str()).expect("EXEC after MULTI")),
+            command => match open.get_mut(client.as_str()) {
+                Some(queued) => queued.push(command.to_owned()),
+                None => {
+                    let name = command.split('"').nth(1).unwrap();
+                    assert!(!only_within.contains(&name), "outside of MULTI: {command}");
+                }
+            },
+        }
+    }
+    all
+}
+
+#[test]
+fn i1_a_message_leaves_the_input_only_in_the_transaction_of_its_last_events() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let repo = put_repo(&server, 1, 1200);
+    let id = enqueue(&mut connection, &repo.did, Some(&server.url()));
+    let monitor = Monitor::start(&redis);
+    let mut backfiller = Backfiller::builder(&redis, &server)
+        .env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", "100")
+        .start();
+
+    let mut events = Vec::new();
+    for chunk in 1..=2 {
+        eventually("a chunk is there", || {
+            stream_len(&mut connection, OUTPUT) == 501
+        });
+        assert_eq!(stream_len(&mut connection, INPUT), 1, "chunk {chunk}");
+        let waiting = pending_messages(&mut connection);
+        assert_eq!(waiting.len(), 1, "chunk {chunk}");
+        assert_eq!((&waiting[0].id, waiting[0].deliveries), (&id, 1));
+        events.extend(take_events(&mut connection));
+        assert_eq!(events.len(), chunk * 501);
+    }
+    wait_until_drained(&mut connection);
+    events.extend(read_events(&mut connection, OUTPUT));
+    assert_repo(&events, &repo);
+    backfiller.signal(Signal::SIGINT);
+    assert_eq!(backfiller.wait().code(), Some(0));
+
+    let commands = monitor.commands(&mut connection);
+    // The test itself has deleted events, which is no matter of the input.
+    let commands: Vec<_> = commands
+        .into_iter()
+        .filter(|(_, command)| !command.starts_with(&format!(r#""XDEL" "{OUTPUT}""#)))
+        .collect();
+    let transactions = transactions(&commands, &["XADD", "XACK", "XDEL"]);
+    let sizes: Vec<_> = transactions.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [501, 501, 203]);
+    let xadd = format!(r#""XADD" "{OUTPUT}" "*" "event" "#);
+    for (n, transaction) in transactions.iter().enumerate() {
+        let added = if n == 2 { 201 } else { 501 };
+        for (place, command) in transaction.iter().enumerate() {
+            assert_eq!(
+                command.starts_with(&xadd),
+                place < added,
+                "{place} of {n}: {command}"
+            );
+        }
+        let last = &transaction[added - 1];
+        assert!(last.contains(r#"{\"type\":\"repo\","#), "{last}");
+    }
+    assert_eq!(
+        transactions[2][201..],
+        [
+            format!(r#""XACK" "{INPUT}" "{GROUP}" "{id}""#),
+            format!(r#""XDEL" "{INPUT}" "{id}""#)
+        ]
+    );
+}
+
+#[test]
+fn i1_a_dead_letter_is_written_in_the_transaction_that_removes_its_message() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let id = enqueue_raw(&mut connection, &[("repo", b"no JSON")]);
+    let monitor = Monitor::start(&redis);
+    let _backfiller = Backfiller::builder(&redis, &server).start();
+    wait_until_drained(&mut connection);
+    let commands = monitor.commands(&mut connection);
+    let transactions = transactions(&commands, &["XADD", "XACK", "XDEL"]);
+    let [transaction] = &transactions[..] else {
+        panic!("not one transaction: {transactions:?}");
+    };
+    assert_eq!(transaction.len(), 3);
+    assert!(
+        transaction[0].starts_with(&format!(r#""XADD" "{DEAD_LETTERS}" "*" "repo" "no JSON""#))
+    );
+    assert_eq!(
+        transaction[1],
+        format!(r#""XACK" "{INPUT}" "{GROUP}" "{id}""#)
+    );
+    assert_eq!(transaction[2], format!(r#""XDEL" "{INPUT}" "{id}""#));
+}
+
+/// Repos that cannot be proved: the code of the reason, and the account.
+fn put_hostile_repos(server: &FixtureServer) -> Vec<(&'static str, String)> {
+    let repo = |seed| put_repo(server, seed, 700);
+    let mut flipped = repo(900);
+    *flipped.blocks.last_mut().unwrap().1.last_mut().unwrap() ^= 1;
+    let mut incomplete = repo(901);
+    // The last record in the tree is missing: all before it could be written.
+    let last = incomplete.expected.last().unwrap().cid;
+    incomplete.blocks.retain(|(cid, _)| *cid != last);
+    let unordered = repo(902);
+    let (place, _) = unordered.find_node(|node| node.e.len() > 3).unwrap();
+    let unordered = unordered.edit_node(place, |node| node.e.reverse());
+    let forged = repo(903).resign_with(|_, _| vec![7; 64]);
+    let mut stolen = repo(904);
+    stolen.did = did_plc(905);
+    let hostile = [
+        ("car", flipped),
+        ("incomplete", incomplete),
+        ("mst", unordered),
+        ("signature", forged),
+        ("did_mismatch", stolen),
+    ];
+    let mut all: Vec<_> = hostile
+        .into_iter()
+        .map(|(reason, repo)| {
+            server.put_repo(&repo.did, repo.car());
+            (reason, repo.did)
+        })
+        .collect();
+    let faults = [
+        ("network", Fault::Reset { after: 1000 }),
+        ("network", Fault::Truncate { after: 50_000 }),
+        ("repo_gone", Fault::xrpc(400, "RepoTakendown", "taken down")),
+        ("http_status", Fault::status(404)),
+    ];
+    for (seed, (reason, fault)) in (910..).zip(faults) {
+        let did = repo(seed).did;
+        server.set_fault(&did, fault);
+        all.push((reason, did));
+    }
+    let garbage = did_plc(920);
+    server.put_repo(&garbage, (0..=255).cycle().take(100_000).collect());
+    all.push(("car", garbage));
+    all
+}
+
+#[test]
+fn i3_a_repo_that_fails_verification_writes_nothing() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let hostile = put_hostile_repos(&server);
+    for (_, did) in &hostile {
+        enqueue(&mut connection, did, Some(&server.url()));
+    }
+    let backfiller = Backfiller::builder(&redis, &server).start();
+    for (reason, did) in &hostile {
+        let line = backfiller.wait_for_line(|line| line.contains(&format!("failed did={did} ")));
+        assert!(line.contains(&format!(" reason={reason} ")), "{line}");
+    }
+    assert_eq!(stream_len(&mut connection, OUTPUT), 0);
+    assert_eq!(pending(&mut connection), hostile.len());
+    assert_eq!(stream_len(&mut connection, INPUT), hostile.len());
+}
+
+/// Messages that can never become events.
+fn malformed() -> Vec<Vec<(&'static str, &'static [u8])>> {
+    let mut messages: Vec<Vec<(&str, &[u8])>> = vec![
+        vec![("did", b"did:plc:aaaa")],
+        vec![("Repo", b"{}"), ("other", b"")],
+    ];
+    let values: [&[u8]; 16] = [
+        b"",
+        b"no JSON",
+        b"null",
+        b"[]",
+        b"{\"did\":\"did:plc:aaaa\"",
+        b"{\"host\":\"pds.example\"}",
+        b"{\"did\":7}",
+        b"{\"did\":\"alice.example\"}",
+        b"{\"did\":\"did:plc:\"}",
+        b"{\"did\":\"did:plc:a\\nfailed did=x\"}",
+        b"{\"did\":\"did:key:zQ3shrBMVuqvBzFRwh1UB6dH2qQGdiEosbbCcft7PkWVFqakD\"}",
+        b"{\"did\":\"did:plc:aaaa\",\"host\":\"ftp://pds.example\"}",
+        b"{\"did\":\"did:plc:aaaa\",\"host\":\"http://pds.example/path?x\"}",
+        b"{\"did\":\"did:plc:aaaa\",\"host\":[]}",
+        b"\xff\xfe\x00\r\n{\"did\":\"did:plc:aaaa\"}",
+        b"{\"did\":\"did:plc:aaaa\xff\"}",
+    ];
+    messages.extend(values.map(|value| vec![("repo", value)]));
+    messages
+}
+
+#[test]
+fn i4_malformed_messages_become_dead_letters_and_the_good_among_them_events() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let mut wanted = Vec::new();
+    let mut repos = Vec::new();
+    let before = now();
+    for (n, message) in malformed().into_iter().enumerate() {
+        if n % 5 == 0 {
+            let repo = put_repo(&server, n as u64, 3);
+            enqueue(&mut connection, &repo.did, Some(&server.url()));
+            repos.push(repo);
+        }
+        let id = enqueue_raw(&mut connection, &message);
+        let value = message.iter().find(|(name, _)| *name == "repo");
+        wanted.push((id, value.map_or(&b""[..], |(_, value)| *value)));
+    }
+    let backfiller = Backfiller::builder(&redis, &server)
+        .env("BACKFILLER_CONSUMER", "the consumer")
+        .start();
+    wait_until_drained(&mut connection);
+    let after = now();
+
+    // Read as bytes, for not all of them are text.
+    type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+    let letters: Vec<(String, Fields)> = redis::cmd("XRANGE")
+        .arg(DEAD_LETTERS)
+        .arg("-")
+        .arg("+")
+        .query(&mut connection)
+        .unwrap();
+    assert_eq!(letters.len(), wanted.len());
+    for ((_, fields), (id, value)) in letters.iter().zip(&wanted) {
+        let names: Vec<_> = fields
+            .iter()
+            .map(|(name, _)| name.escape_ascii().to_string())
+            .collect();
+        let order = [
+            "repo", "reason", "error", "attempts", "consumer", "id", "time",
+        ];
+        assert_eq!(names, order);
+        let shown = value.escape_ascii();
+        assert_eq!(fields[0].1, *value, "the value of {shown}");
+        let text = |n: usize| std::str::from_utf8(&fields[n].1).unwrap();
+        assert_eq!(text(1), "bad_message", "{shown}");
+        assert!(
+            !text(2).is_empty() && !text(2).contains('\n'),
+            "{shown}: {}",
+            text(2)
+        );
+        assert_eq!(
+            (text(3), text(4), text(5)),
+            ("1", "the consumer", id.as_str()),
+            "{shown}"
+        );
+        assert_timestamp(text(6));
+        assert!(
+            before.as_str() <= text(6) && text(6) <= after.as_str(),
+            "{shown}"
+        );
+    }
+    let events = read_events(&mut connection, OUTPUT);
+    for repo in &repos {
+        assert_repo(&events, repo);
+    }
+    // What a message says cannot write a line of its own into the log.
+    assert!(
+        !backfiller
+            .lines()
+            .iter()
+            .any(|line| line.starts_with("failed did=x"))
+    );
+}
+
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    timestamp(since.as_micros() as u64)
+}
+
+#[test]
+fn i4_each_message_ends_acknowledged_pending_or_as_a_dead_letter() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let hostile = put_hostile_repos(&server);
+    let good: Vec<_> = (0..10).map(|seed| put_repo(&server, seed, 20)).collect();
+    let bad = malformed();
+    let url = server.url();
+    let mut failing = Vec::new();
+    for (n, message) in bad.iter().enumerate() {
+        enqueue_raw(&mut connection, message);
+        if let (Some((_, did)), Some(repo)) = (hostile.get(n), good.get(n)) {
+            failing.push(enqueue(&mut connection, did, Some(&url)));
+            enqueue(&mut connection, &repo.did, Some(&url));
+        }
+    }
+    let mut backfiller = Backfiller::builder(&redis, &server).start();
+    for (_, did) in &hostile {
+        backfiller.wait_for_line(|line| line.contains(&format!("failed did={did} ")));
+    }
+    let left = failing.len();
+    eventually("only what failed is left", || {
+        stream_len(&mut connection, INPUT) == left && pending(&mut connection) == left
+    });
+    backfiller.signal(Signal::SIGTERM);
+    assert_eq!(backfiller.wait().code(), Some(0));
+
+    let waiting = pending_messages(&mut connection).into_iter();
+    assert_eq!(
+        waiting.map(|message| message.id).collect::<Vec<_>>(),
+        failing
+    );
+    let entries = read_stream(&mut connection, INPUT).into_iter();
+    assert_eq!(entries.map(|(id, _)| id).collect::<Vec<_>>(), failing);
+    assert_eq!(dead_letters(&mut connection).len(), bad.len());
+    let events = read_events(&mut connection, OUTPUT);
+    good.iter().for_each(|repo| assert_repo(&events, repo));
+    assert_eq!(events.len(), 10 * 21);
+}
+
+fn threads(backfiller: &Backfiller) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", backfiller.pid())).unwrap();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    let names = tasks.filter_map(|task| name(task.ok()?));
+    let mut names: Vec<_> = names.map(|name| name.trim_end().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn i5_no_input_stops_a_thread() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let backfiller = Backfiller::builder(&redis, &server)
+        .env("BACKFILLER_CONCURRENCY", "3")
+        .start();
+    let workers_of = |names: &[String]| -> Vec<String> {
+        let names = names
+            .iter()
+            .filter(|name| name.starts_with("worker-") || *name == "reader");
+        names.cloned().collect()
+    };
+    let wanted = ["reader", "worker-0", "worker-1", "worker-2"];
+    eventually("all threads run", || {
+        workers_of(&threads(&backfiller)) == wanted
+    });
+
+    let hostile = put_hostile_repos(&server);
+    let nested = "[".repeat(100_000);
+    let deep = format!(r#"{{"did":"did:plc:aaaa","x":{nested}"#);
+    for _ in 0..10 {
+        for message in malformed() {
+            enqueue_raw(&mut connection, &message);
+        }
+        enqueue_raw(&mut connection, &[("repo", deep.as_bytes())]);
+        for (_, did) in &hostile {
+            enqueue(&mut connection, did, Some(&server.url()));
+        }
+    }
+    let good = put_repo(&server, 1, 600);
+    let id = enqueue(&mut connection, &good.did, Some(&server.url()));
+    eventually("the good repo behind the storm is done", || {
+        pending_messages(&mut connection)
+            .iter()
+            .all(|message| message.id != id)
+            && stream_len(&mut connection, INPUT) == 10 * hostile.len()
+    });
+    eventually("every hostile repo has failed", || {
+        let lines = backfiller.lines();
+        lines
+            .iter()
+            .filter(|line| line.contains(" failed did="))
+            .count()
+            == 10 * hostile.len()
+    });
+    assert_eq!(workers_of(&threads(&backfiller)), wanted);
+    assert!(
+        !backfiller
+            .lines()
+            .iter()
+            .any(|line| line.contains("reason=panic"))
+    );
+    let events = read_events(&mut connection, OUTPUT);
+    assert_repo(&events, &good);
+    assert_eq!(events_of(&events, &good.did).len(), events.len());
+}

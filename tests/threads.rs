@@ -1,0 +1,213 @@
+//! What an operator sees of the threads: their names, in the system's tools and in the log; what they cost when idle; and the
+//! lines that a long repo writes.
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use support::backfiller::Backfiller;
+use support::events::{OUTPUT, enqueue, read_events, wait_until_drained};
+use support::fixture_server::{Fault, FixtureServer};
+use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::redis_server::RedisServer;
+use support::wait::{eventually, within};
+
+fn put_repo(server: &FixtureServer, seed: u64, size: usize) -> Repo {
+    let repo = RepoBuilder::new(did_plc(seed))
+        .records(records::mixed(seed, size))
+        .build();
+    server.put_document(&repo.did, repo.did_document(&server.url()));
+    server.put_repo(&repo.did, repo.car());
+    repo
+}
+
+/// The names that `ps -L` and `top -H` show, sorted.
+fn thread_names(backfiller: &Backfiller) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", backfiller.pid())).unwrap();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    let names = tasks.filter_map(|task| name(task.ok()?));
+    let mut names: Vec<_> = names.map(|name| name.trim_end().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Processor time used so far, in ticks of 10 ms.
+fn ticks(backfiller: &Backfiller) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", backfiller.pid())).unwrap();
+    // The name in parentheses may hold blanks; behind it stands the third field.
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<_> = rest.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Resident memory, in KiB.
+fn resident(backfiller: &Backfiller) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", backfiller.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next())
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn threads_have_the_names_of_what_they_do() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    for workers in [1, 12] {
+        let backfiller = Backfiller::builder(&redis, &server)
+            .env("BACKFILLER_CONCURRENCY", workers.to_string())
+            .start();
+        let mut wanted: Vec<_> = (0..workers).map(|n| format!("worker-{n}")).collect();
+        wanted.extend((0..4).map(|n| format!("resolver-{n}")));
+        // The first thread keeps the name of the program; ctrlc names its own.
+        wanted.extend(["backfiller", "ctrl-c", "reader"].map(str::to_owned));
+        wanted.sort();
+        let within = within(Duration::from_secs(20), || {
+            thread_names(&backfiller) == wanted
+        });
+        assert!(
+            within.is_some(),
+            "{:?}\n{wanted:?}",
+            thread_names(&backfiller)
+        );
+        // The system cuts longer names, which then were other names than these.
+        assert!(wanted.iter().all(|name| name.len() <= 15));
+    }
+}
+
+#[test]
+fn log_lines_carry_the_name_of_their_thread() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let held: Vec<_> = (0..2).map(|seed| put_repo(&server, seed, 3)).collect();
+    for repo in &held {
+        // Both workers are busy at the same time, so that both have something to say.
+        server.set_fault(&repo.did, Fault::Hold { after: 100 });
+        enqueue(&mut connection, &repo.did, Some(&server.url()));
+    }
+    let mut backfiller = Backfiller::builder(&redis, &server).start();
+    for repo in &held {
+        server.wait_until_held(&repo.did, 1);
+    }
+    held.iter().for_each(|repo| server.release(&repo.did));
+    let () = redis::cmd("XADD")
+        .arg(&["repo_backfill", "*", "repo", "?"])
+        .query(&mut connection)
+        .unwrap();
+    wait_until_drained(&mut connection);
+    backfiller.wait_for_line(|line| line.contains(" [reader] dead letter id="));
+    for name in ["worker-0", "worker-1"] {
+        let line =
+            backfiller.wait_for_line(|line| line.contains(&format!(" INFO  [{name}] done did=")));
+        let fields = [
+            "did=did:plc:",
+            "host=http://127.0.0.1:",
+            "records=3",
+            "bytes=",
+            "ms=",
+        ];
+        assert!(fields.iter().all(|field| line.contains(field)), "{line}");
+    }
+    backfiller.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(backfiller.wait().code(), Some(0));
+    let names = ["main", "reader", "worker-0", "worker-1", "ctrl-c"];
+    for line in backfiller.lines() {
+        let mut words = line.split_whitespace();
+        let (time, level, thread) = (
+            words.next().unwrap(),
+            words.next().unwrap(),
+            words.next().unwrap(),
+        );
+        support::events::assert_timestamp(time);
+        assert!(["INFO", "WARN", "ERROR"].contains(&level), "{line}");
+        assert!(
+            names.iter().any(|name| thread == format!("[{name}]")),
+            "{line}"
+        );
+    }
+    assert!(
+        backfiller
+            .lines()
+            .iter()
+            .any(|line| line.contains(" [main] summary "))
+    );
+    assert!(
+        backfiller.stdout_lines().is_empty(),
+        "the log goes to standard error"
+    );
+}
+
+#[test]
+fn an_idle_process_costs_nothing() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let backfiller = Backfiller::builder(&redis, &server).start();
+    let repo = put_repo(&server, 1, 600);
+    enqueue(&mut connection, &repo.did, Some(&server.url()));
+    wait_until_drained(&mut connection);
+    backfiller.wait_for_line(|line| line.contains(" done did="));
+    println!("resident after a repo: {} KiB", resident(&backfiller));
+
+    let (began, before) = (Instant::now(), ticks(&backfiller));
+    eventually("three seconds have passed", || {
+        began.elapsed() >= Duration::from_secs(3)
+    });
+    let used = ticks(&backfiller) - before;
+    println!("idle for 3 s: {used} ticks");
+    assert!(used <= 5, "{used} ticks of 10 ms in 3 s");
+}
+
+#[test]
+fn a_long_repo_writes_progress_lines_and_the_process_a_heartbeat() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let mut connection = redis.connection();
+    let repo = put_repo(&server, 1, 3);
+    server.set_fault(&repo.did, Fault::Hold { after: 100 });
+    let began = Instant::now();
+    let backfiller = Backfiller::builder(&redis, &server).start();
+    let quick = put_repo(&server, 2, 3);
+    enqueue(&mut connection, &quick.did, Some(&server.url()));
+    wait_until_drained(&mut connection);
+    enqueue(&mut connection, &repo.did, Some(&server.url()));
+    server.wait_until_held(&repo.did, 1);
+
+    let line = backfiller.wait_for_line(|line| line.contains("[main] progress worker-"));
+    assert!(
+        began.elapsed() >= Duration::from_secs(10),
+        "not before ten seconds"
+    );
+    let did = format!(" fetch did={} ", repo.did);
+    let host = format!(" host={} ", server.url());
+    for part in [
+        did.as_str(),
+        &host,
+        " bytes=100 ",
+        " records=0 ",
+        " seconds=1",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let line = backfiller.wait_for_line(|line| line.contains("[main] heartbeat "));
+    assert!(
+        began.elapsed() >= Duration::from_secs(30),
+        "not before thirty seconds"
+    );
+    assert!(
+        line.contains("heartbeat done=1 failures=0 in_flight=1 pending=1 records/s="),
+        "{line}"
+    );
+    let progress = backfiller
+        .lines()
+        .iter()
+        .filter(|line| line.contains(" progress "))
+        .count();
+    assert!((2..=3).contains(&progress), "every ten seconds: {progress}");
+    server.release(&repo.did);
+    wait_until_drained(&mut connection);
+    assert_eq!(read_events(&mut connection, OUTPUT).len(), 8);
+}
