@@ -223,7 +223,7 @@ impl Worker {
         self.slot.enter(Phase::Identity);
         let resolved = self.shared.identities.resolve(did)?;
         resolved.identity.pds.clone().ok_or_else(|| {
-            let text = format_args!("{did}: no usable PDS in the document");
+            let text = format_args!("{did}: no PDS in the document");
             JobError::new(Reason::Identity, text)
         })
     }

@@ -24,7 +24,7 @@ fn repos_of_all_sizes_become_their_events() {
         } else {
             SigningKey::p256(seed)
         };
-        let repo = RepoBuilder::new(&did_plc(seed))
+        let repo = RepoBuilder::new(did_plc(seed))
             .key(key)
             .records(records::mixed(seed, size))
             .build();

@@ -4,7 +4,7 @@
 //! Redirects are followed here and not by ureq, so that each hop passes the [`policy`]. All waits have an end: connecting,
 //! the first byte, each byte after it, and the whole. Every error that [`Download`] returns while it is read carries a
 //! [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
-//! Pinned by `tests/hosts.rs` and `tests/downloads.rs`.
+//! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs` and `tests/downloads.rs`.
 
 pub mod error;
 pub mod host;
@@ -105,7 +105,8 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`Reason::RepoGone`], [`Reason::Deferred`], [`Reason::Network`], [`Reason::HttpStatus`] by what the server says, and
-    /// [`Reason::TooLarge`] where it announces more than the operator allows.
+    /// [`Reason::TooLarge`] where it announces more than the operator allows. An address that must not be asked is
+    /// [`Reason::Identity`], or [`Reason::HttpStatus`] where a redirect named it.
     pub fn get_repo<'s>(
         &self,
         host: &mut Host,
@@ -114,11 +115,19 @@ impl Fetcher {
     ) -> Result<Download<'s>, JobError> {
         let deadline = Instant::now() + self.whole;
         let mut url = host.get_repo(did);
-        for _ in 0..=MAX_REDIRECTS {
+        for hop in 0..=MAX_REDIRECTS {
             slot.asks(&host.to_string());
             self.policy
                 .check_url(&url, host.chosen_by)
-                .map_err(|reason| JobError::new(Reason::HttpStatus, reason))?;
+                .map_err(|refusal| {
+                    // The first address comes from the message or the DID document, the others from the servers.
+                    let reason = if hop == 0 {
+                        Reason::Identity
+                    } else {
+                        Reason::HttpStatus
+                    };
+                    JobError::new(reason, refusal)
+                })?;
             let left = deadline.saturating_duration_since(Instant::now());
             let mut response = self
                 .agent

@@ -4,7 +4,8 @@
 //! every name, whoever wrote it, must resolve to public addresses. What the operator wrote as an IP literal or as `localhost` is
 //! exempt, and so is everything where private hosts are allowed. The check of names is made by the
 //! [`resolver`](super::resolver) on the addresses that are then connected to, so that a name cannot change between check and
-//! use. Which addresses are public is rsky-identity's `NetworkPolicy`. Pinned by the tests here and by `tests/hosts.rs`.
+//! use. Which addresses are public is rsky-identity's `NetworkPolicy`. Pinned by the tests here and by `tests/hosts.rs`
+//! and `tests/redirects.rs`.
 
 use std::net::IpAddr;
 

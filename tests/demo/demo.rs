@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         } else {
             SigningKey::p256(seed)
         };
-        let repo = RepoBuilder::new(&did_plc(seed))
+        let repo = RepoBuilder::new(did_plc(seed))
             .key(key)
             .without_json()
             .records(records::mixed(seed, size))
