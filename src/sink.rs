@@ -22,7 +22,7 @@ use crate::connection::{Link, Patience, Stop};
 use crate::error::{JobError, Reason};
 use crate::event::Events;
 use crate::queue::{self, Job};
-use crate::repo::link;
+use crate::repo::mst::Leaf;
 use crate::repo::record::{self, KeyParser, Skip};
 use crate::resp;
 use crate::shutdown::Shutdown;
@@ -286,11 +286,10 @@ impl Writer<'_> {
     /// [`Reason::Redis`].
     pub fn record(
         &mut self,
-        key: &[u8],
-        value: link::Link<'_>,
+        leaf: &Leaf<'_, '_>,
         block: Option<&[u8]>,
     ) -> Result<Option<Skip>, JobError> {
-        if let Err(skip) = self.encode(key, value, block) {
+        if let Err(skip) = self.encode(leaf, block) {
             return Ok(Some(skip));
         }
         let chunk = &self.sink.filling;
@@ -315,18 +314,16 @@ impl Writer<'_> {
         self.sink.settle()
     }
 
-    fn encode(
-        &mut self,
-        key: &[u8],
-        value: link::Link<'_>,
-        block: Option<&[u8]>,
-    ) -> Result<(), Skip> {
+    fn encode(&mut self, leaf: &Leaf<'_, '_>, block: Option<&[u8]>) -> Result<(), Skip> {
         let Sink { event, keys, .. } = &mut *self.sink;
-        let (collection, rkey) = keys.parse(key)?;
+        let (collection, rkey) = keys.parse(leaf.key)?;
         let block = block.ok_or(Skip::Cid)?;
         event.clear();
         event.shrink_to(KEEP);
-        if !self.events.begin_create(collection, rkey, value, event) {
+        if !self
+            .events
+            .begin_create(collection, rkey, leaf.value, event)
+        {
             return Err(Skip::Cid);
         }
         record::transcode(block, event)?;

@@ -21,8 +21,10 @@ use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::queue::Job;
 use crate::repo::blocks::BlockStore;
+use crate::repo::car;
 use crate::repo::commit::Commit;
-use crate::repo::{car, mst};
+use crate::repo::mst::{self, Leaf, Tree};
+use crate::repo::record::Skip;
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::status::{Phase, Slot};
@@ -53,28 +55,19 @@ pub struct Worker {
     blocks: BlockStore,
 }
 
-/// What became of a job.
-enum Outcome {
-    /// All its events are written, and its message is acknowledged.
-    Done(Done),
-    /// Shutdown came before it began; its message stays pending.
-    NotBegun,
-}
-
-/// A repo whose events are written.
-struct Done {
-    host: Host,
-    bytes: u64,
-    records: u64,
-    skipped: u64,
-}
-
 /// A repo whose blocks are in the store and whose commit is signed by its owner.
 struct Fetched {
     host: Host,
     bytes: u64,
     root: cid::Cid,
     commit: Commit,
+}
+
+/// What became of the leaves of a repo whose events are all written and whose message is acknowledged.
+#[derive(Default)]
+struct Written {
+    records: u64,
+    skipped: u64,
 }
 
 impl Worker {
@@ -98,6 +91,101 @@ impl Worker {
         })
     }
 
+    /// The way of a repo. `None`: shutdown came before it began, and its message stays pending.
+    fn process(&mut self, job: &Job) -> Result<Option<(Fetched, Written)>, JobError> {
+        self.slot.enter(Phase::Backpressure);
+        if !self.sink.wait_for_room(Patience::UntilShutdown)? {
+            return Ok(None);
+        }
+        let fetched = self.fetch(job)?;
+        self.slot.enter(Phase::Verify);
+        let tree = mst::prove(&self.blocks, fetched.commit.data())?;
+        self.slot.enter(Phase::Write);
+        let written = write(&mut self.sink, &self.slot, job, &fetched, &tree)?;
+        Ok(Some((fetched, written)))
+    }
+
+    /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
+    ///
+    /// Another host than the PDS cannot say that a repo is gone, and may hold one that an older key signed; so then the PDS
+    /// is asked, and its answer counts.
+    fn fetch(&mut self, job: &Job) -> Result<Fetched, JobError> {
+        let did = &job.message.did;
+        let Some(mut host) = job.message.host.clone() else {
+            let mut pds = self.pds(did)?;
+            return self.fetch_from(&mut pds, job);
+        };
+        let error = match self.fetch_from(&mut host, job) {
+            Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,
+            result => return result,
+        };
+        match self.pds(did) {
+            Ok(pds) if pds.is_same_server(&host) => Err(error),
+            Ok(mut pds) => {
+                log::debug!("{error}; asking the PDS of {did}");
+                self.fetch_from(&mut pds, job)
+            }
+            Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// Downloads the repo into the block store and proves who signed it; `host` becomes the one who answers.
+    fn fetch_from(&mut self, host: &mut Host, job: &Job) -> Result<Fetched, JobError> {
+        let did = &job.message.did;
+        self.slot.enter(Phase::Fetch);
+        self.blocks.clear();
+        let mut download = self.fetcher.get_repo(host, did, &self.slot)?;
+        let root = car::read(&mut download, &mut self.blocks);
+        let bytes = download.bytes;
+        self.shared.metrics.bytes.add(bytes);
+        let root = root?;
+
+        let block = self.blocks.get(&root.digest).ok_or_else(|| {
+            let text = format_args!("commit {} is not in the CAR", root.cid);
+            JobError::new(Reason::Incomplete, text)
+        })?;
+        let commit = Commit::read(block, did, SystemTime::now())?;
+        self.verify(did, &commit)?;
+        if let Some(known) = &job.message.rev
+            && *known > commit.rev
+        {
+            log::info!(
+                "did={did} host={host}: rev {} is older than {known:?}",
+                commit.rev
+            );
+        }
+        Ok(Fetched {
+            host: host.clone(),
+            bytes,
+            root: root.cid,
+            commit,
+        })
+    }
+
+    /// Verifies the signature; asks for the document again where the key was a kept one (R6).
+    fn verify(&self, did: &str, commit: &Commit) -> Result<(), JobError> {
+        self.slot.enter(Phase::Identity);
+        let resolved = self.shared.identities.resolve(did)?;
+        self.slot.enter(Phase::Verify);
+        match commit.verify(&resolved.identity.signing_key) {
+            Err(_) if resolved.kept => {
+                self.slot.enter(Phase::Identity);
+                commit.verify(&self.shared.identities.refresh(did)?.identity.signing_key)
+            }
+            result => result,
+        }
+    }
+
+    fn pds(&self, did: &str) -> Result<Host, JobError> {
+        self.slot.enter(Phase::Identity);
+        let resolved = self.shared.identities.resolve(did)?;
+        resolved.identity.pds.clone().ok_or_else(|| {
+            let text = format_args!("{did}: no PDS in the document");
+            JobError::new(Reason::Identity, text)
+        })
+    }
+
     /// Works until shutdown, or until the reader has ended.
     ///
     /// # Errors
@@ -111,8 +199,10 @@ impl Worker {
             self.slot.end();
             self.blocks.clear();
             match result {
-                Ok(Outcome::Done(done)) => self.report(&job, &done, began),
-                Ok(Outcome::NotBegun) => break,
+                Ok(Some((fetched, written))) => {
+                    self.report(&job, &fetched, &written, began);
+                }
+                Ok(None) => break,
                 Err(error) => {
                     self.shared.metrics.failed(error.reason);
                     log::warn!(
@@ -142,155 +232,61 @@ impl Worker {
         }
     }
 
-    /// The way of a repo.
-    fn process(&mut self, job: &Job) -> Result<Outcome, JobError> {
-        self.slot.enter(Phase::Backpressure);
-        if !self.sink.wait_for_room(Patience::UntilShutdown)? {
-            return Ok(Outcome::NotBegun);
-        }
-        let fetched = self.fetch(job)?;
-
-        self.slot.enter(Phase::Verify);
-        let tree = mst::prove(&self.blocks, fetched.commit.data())?;
-
-        self.slot.enter(Phase::Write);
-        let mut writer = self.sink.begin(job, &fetched.root, &fetched.commit.rev);
-        let mut leaves = tree.walk();
-        let (mut records, mut skipped) = (0, 0);
-        while let Some(leaf) = leaves.next()? {
-            let block = leaf
-                .value
-                .dag_cbor()
-                .and_then(|digest| self.blocks.get(digest));
-            match writer.record(leaf.key, leaf.value, block)? {
-                None => {
-                    records += 1;
-                    self.slot.add_record();
-                }
-                Some(skip) => {
-                    skipped += 1;
-                    let level = if skipped <= SKIPS_SAID {
-                        log::Level::Warn
-                    } else {
-                        log::Level::Debug
-                    };
-                    let key = String::from_utf8_lossy(leaf.key);
-                    log::log!(
-                        level,
-                        "skipped did={} key={} cid={}: {skip}",
-                        job.message.did,
-                        key.escape_debug(),
-                        leaf.value
-                    );
-                }
-            }
-        }
-        writer.finish()?;
-        Ok(Outcome::Done(Done {
-            host: fetched.host,
-            bytes: fetched.bytes,
-            records,
-            skipped,
-        }))
-    }
-
-    /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
-    ///
-    /// Another host than the PDS cannot say that a repo is gone, and may hold one that an older key signed; so then the PDS
-    /// is asked, and its answer counts.
-    fn fetch(&mut self, job: &Job) -> Result<Fetched, JobError> {
-        let did = &job.message.did;
-        let Some(mut host) = job.message.host.clone() else {
-            let mut pds = self.pds(did)?;
-            return self.fetch_from(&mut pds, job);
-        };
-        let error = match self.fetch_from(&mut host, job) {
-            Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,
-            result => return result,
-        };
-        match self.pds(did) {
-            Ok(pds) if pds.is_same_server(&host) => Err(error),
-            Ok(mut pds) => {
-                log::debug!("{error}; asking the PDS of {did}");
-                self.fetch_from(&mut pds, job)
-            }
-            Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds),
-            Err(_) => Err(error),
-        }
-    }
-
-    fn pds(&self, did: &str) -> Result<Host, JobError> {
-        self.slot.enter(Phase::Identity);
-        let resolved = self.shared.identities.resolve(did)?;
-        resolved.identity.pds.clone().ok_or_else(|| {
-            let text = format_args!("{did}: no PDS in the document");
-            JobError::new(Reason::Identity, text)
-        })
-    }
-
-    /// Downloads the repo into the block store and proves who signed it; `host` becomes the one who answers.
-    fn fetch_from(&mut self, host: &mut Host, job: &Job) -> Result<Fetched, JobError> {
-        let did = &job.message.did;
-        self.slot.enter(Phase::Fetch);
-        self.blocks.clear();
-        let mut download = self.fetcher.get_repo(host, did, &self.slot)?;
-        let root = car::read(&mut download, &mut self.blocks);
-        let bytes = download.bytes;
-        self.shared.metrics.bytes.add(bytes);
-        let root = root?;
-
-        let block = self.blocks.get(&root.digest).ok_or_else(|| {
-            let text = format_args!("commit {} is not in the CAR", root.cid);
-            JobError::new(Reason::Incomplete, text)
-        })?;
-        let commit = Commit::read(block, did, SystemTime::now())?;
-        self.verify(did, &commit)?;
-        if let Some(known) = &job.message.rev
-            && *known > commit.rev
-        {
-            log::info!(
-                "did={did} host={host}: rev {} is older than {known}",
-                commit.rev
-            );
-        }
-        Ok(Fetched {
-            host: host.clone(),
-            bytes,
-            root: root.cid,
-            commit,
-        })
-    }
-
-    /// Verifies the signature; asks for the document again where the key was a kept one (R6).
-    fn verify(&self, did: &str, commit: &Commit) -> Result<(), JobError> {
-        self.slot.enter(Phase::Identity);
-        let resolved = self.shared.identities.resolve(did)?;
-        self.slot.enter(Phase::Verify);
-        match commit.verify(&resolved.identity.signing_key) {
-            Err(_) if resolved.kept => {
-                self.slot.enter(Phase::Identity);
-                commit.verify(&self.shared.identities.refresh(did)?.identity.signing_key)
-            }
-            result => result,
-        }
-    }
-
-    fn report(&self, job: &Job, done: &Done, began: Instant) {
+    fn report(&self, job: &Job, fetched: &Fetched, written: &Written, began: Instant) {
         let metrics = &self.shared.metrics;
         metrics.repos.add(1);
-        metrics.records.add(done.records);
-        metrics.skipped.add(done.skipped);
+        metrics.records.add(written.records);
+        metrics.skipped.add(written.skipped);
         log::info!(
             "done did={} host={} records={} bytes={} ms={} skipped={} id={}",
             job.message.did,
-            done.host,
-            done.records,
-            done.bytes,
+            fetched.host,
+            written.records,
+            fetched.bytes,
             began.elapsed().as_millis(),
-            done.skipped,
+            written.skipped,
             job.id,
         );
     }
+}
+
+/// Turns the leaves of a proven tree into events, and waits until the last of them is in the output.
+fn write(
+    sink: &mut Sink,
+    slot: &Slot,
+    job: &Job,
+    fetched: &Fetched,
+    tree: &Tree<'_>,
+) -> Result<Written, JobError> {
+    let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
+    let mut written = Written::default();
+    let mut leaves = tree.walk();
+    while let Some(leaf) = leaves.next()? {
+        match writer.record(&leaf, tree.record(&leaf))? {
+            None => {
+                written.records += 1;
+                slot.add_record();
+            }
+            Some(skip) => {
+                written.skipped += 1;
+                log_skip(&job.message.did, &leaf, skip, written.skipped);
+            }
+        }
+    }
+    writer.finish()?;
+    Ok(written)
+}
+
+/// The first skipped records of a repo are said at once; all of them only where somebody listens to more.
+fn log_skip(did: &str, leaf: &Leaf<'_, '_>, skip: Skip, count: u64) {
+    let level = if count <= SKIPS_SAID {
+        log::Level::Warn
+    } else {
+        log::Level::Debug
+    };
+    let key = String::from_utf8_lossy(leaf.key);
+    let (key, cid) = (key.escape_debug(), leaf.value);
+    log::log!(level, "skipped did={did} key={key} cid={cid}: {skip}");
 }
 
 /// Runs a job; a panic becomes an error. What the job touched is reset by the next one: the block store is cleared, and the

@@ -35,6 +35,11 @@ impl<'a> Tree<'a> {
         self.leaves
     }
 
+    /// The block of a leaf's record; `None` where the leaf's CID leads to no block, so that there is no record.
+    pub fn record(&self, leaf: &Leaf<'_, '_>) -> Option<&'a [u8]> {
+        self.blocks.get(leaf.value.dag_cbor()?)
+    }
+
     /// The second walk: all leaves in the order of their keys.
     pub fn walk(&self) -> Walk<'a> {
         Walk::new(self.blocks, self.root, false)
