@@ -17,18 +17,18 @@ use crate::connection::{Link, Patience, Stop};
 use crate::error::JobError;
 use crate::fetch::resolver::Resolver;
 use crate::identity::Identities;
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::queue::reader::{Reader, create_group};
 use crate::shutdown::Shutdown;
-use crate::status::{Progress, Slot};
+use crate::sink::room::Said;
+use crate::status::Slot;
 use crate::worker::{Shared, Worker};
 
 /// How often the supervisor looks around.
 const TICK: Duration = Duration::from_secs(1);
-/// How often the heartbeat line is written.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-/// How long the heartbeat waits for Redis before it does without.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer than the drain a thread may take to end that has no repo: the reader may be waiting for Redis.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
 /// The oldest Redis with all that is used here.
 const OLDEST_REDIS: u64 = 7;
 
@@ -71,13 +71,14 @@ enum StartError {
 fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, StartError> {
     log::info!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     log::info!("{config}");
-    let mut link = Link::new(&config.redis, shutdown)?;
-    if !prepare(&mut link, &config)? {
-        return Ok(ExitStatus::Done);
-    }
     let metrics = Arc::new(Metrics::default());
-    let mut crew = Crew::start(&config, shutdown, &metrics)?;
-    let status = watch(&mut crew, &config, shutdown, &metrics);
+    let mut link = Link::new(&config.redis, shutdown)?;
+    let status = if prepare(&mut link, &config)? {
+        let mut crew = Crew::start(&config, shutdown, &metrics)?;
+        watch(&mut crew, &config, shutdown, &metrics)
+    } else {
+        ExitStatus::Done
+    };
     log::info!("summary {metrics}");
     Ok(status)
 }
@@ -154,13 +155,14 @@ impl Crew {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let (end, ended) = unbounded();
-        let (resolver, mut threads) = Resolver::start()?;
+        let (resolver, mut threads) = Resolver::start(config.concurrency)?;
         // As many jobs wait as are worked on: enough that no worker waits for the reader, and no more is hoarded.
         let (sender, jobs) = bounded(config.concurrency);
         let shared = Shared {
             config: Arc::clone(config),
             identities: Arc::new(Identities::new(config, &resolver)),
             metrics: Arc::clone(metrics),
+            said: Said::default(),
             shutdown: shutdown.clone(),
         };
         let slots: Vec<Arc<Slot>> = (0..config.concurrency).map(|_| Arc::default()).collect();
@@ -175,6 +177,14 @@ impl Crew {
             ended,
             slots,
         })
+    }
+}
+
+impl Crew {
+    /// How many workers have a repo.
+    fn in_flight(&self) -> usize {
+        let slots = self.slots.iter();
+        slots.filter(|slot| slot.view().is_some()).count()
     }
 }
 
@@ -213,7 +223,7 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
     // Workers and reader; the resolver's threads end when all of these have.
     let mut running = config.concurrency + 1;
     let mut status = ExitStatus::Done;
-    let mut reports = Reports::new(config, shutdown);
+    let mut lines = Lines::new(config, shutdown);
     let mut deadline = None;
     while running > 0 {
         match crew.ended.recv_timeout(TICK) {
@@ -237,91 +247,26 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
             Err(RecvTimeoutError::Disconnected) => break,
         }
         let now = Instant::now();
-        if shutdown.is_requested()
-            && now >= *deadline.get_or_insert(now + config.shutdown_timeout)
-            && running > 0
-        {
-            log::warn!(
-                "the drain took longer than {} s and is cut; what was in flight stays pending",
-                config.shutdown_timeout.as_secs()
-            );
-            return if status == ExitStatus::Done {
-                ExitStatus::DrainCut
-            } else {
-                status
-            };
+        if running > 0 && shutdown.is_requested() {
+            let deadline = *deadline.get_or_insert(now + config.shutdown_timeout);
+            let in_flight = crew.in_flight();
+            if now >= deadline && in_flight > 0 {
+                log::warn!("the drain is cut with {in_flight} repos in flight; they stay pending");
+                return match status {
+                    ExitStatus::Done => ExitStatus::DrainCut,
+                    failure => failure,
+                };
+            }
+            if now >= deadline + IDLE_GRACE {
+                log::warn!("{running} threads without a repo did not end in time");
+                return status;
+            }
         }
-        reports.write_due(crew, metrics, now);
+        lines.write_due(&crew.slots, metrics, now);
     }
     for thread in crew.threads.drain(..) {
         // A panic has been reported already.
         let _ = thread.join();
     }
     status
-}
-
-/// The lines that are written from time to time.
-struct Reports {
-    progress: Progress,
-    next_heartbeat: Instant,
-    last_records: u64,
-    last_time: Instant,
-    /// A connection of its own; `None` where there cannot be one.
-    link: Option<Link>,
-    stream: String,
-    group: String,
-}
-
-impl Reports {
-    fn new(config: &Config, shutdown: &Shutdown) -> Self {
-        let now = Instant::now();
-        Reports {
-            progress: Progress::new(config.concurrency),
-            next_heartbeat: now + HEARTBEAT,
-            last_records: 0,
-            last_time: now,
-            link: Link::new(&config.redis, shutdown)
-                .ok()
-                .map(|link| link.with_reply_timeout(HEARTBEAT_TIMEOUT)),
-            stream: config.backfill_stream.clone(),
-            group: config.group.clone(),
-        }
-    }
-
-    fn write_due(&mut self, crew: &Crew, metrics: &Metrics, now: Instant) {
-        for line in self.progress.lines(&crew.slots, now) {
-            log::info!("{line}");
-        }
-        if now < self.next_heartbeat {
-            return;
-        }
-        self.next_heartbeat = now + HEARTBEAT;
-        let records = metrics.records.get();
-        let seconds = now
-            .duration_since(self.last_time)
-            .as_secs_f64()
-            .max(f64::MIN_POSITIVE);
-        let rate = (records - self.last_records) as f64 / seconds;
-        (self.last_records, self.last_time) = (records, now);
-        let in_flight = crew
-            .slots
-            .iter()
-            .filter(|slot| slot.view().is_some())
-            .count();
-        let pending = self.pending().map_or("?".to_owned(), |n| n.to_string());
-        log::info!(
-            "heartbeat done={} failures={} in_flight={in_flight} pending={pending} records/s={rate:.0}",
-            metrics.repos.get(),
-            metrics.failures(),
-        );
-    }
-
-    /// How many messages are pending in the group, with all its consumers.
-    fn pending(&mut self) -> Option<u64> {
-        let summary: redis::RedisResult<(u64, redis::Value, redis::Value, redis::Value)> = self
-            .link
-            .as_mut()?
-            .query(redis::cmd("XPENDING").arg(&self.stream).arg(&self.group));
-        summary.ok().map(|(pending, ..)| pending)
-    }
 }

@@ -200,12 +200,13 @@ pub fn redact(url: &str) -> String {
     {
         shown.replace_range(colon + 1..end, "***");
     }
-    // unix:///path?pass=… carries it in the query.
-    if let Some(start) = shown.find("pass=").map(|at| at + 5) {
-        let end = shown[start..]
-            .find('&')
-            .map_or(shown.len(), |at| at + start);
-        shown.replace_range(start..end, "***");
+    // unix:///path?pass=… carries it in the query; whatever sounds like it is taken for one.
+    if let Some((base, query)) = shown.split_once('?') {
+        let masked = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if name.to_ascii_lowercase().contains("pass") => format!("{name}=***"),
+            _ => pair.to_owned(),
+        });
+        shown = format!("{base}?{}", masked.collect::<Vec<_>>().join("&"));
     }
     shown
 }
@@ -441,6 +442,10 @@ mod tests {
                 "unix:///run/r.sock?db=1&pass=***&user=u",
             ),
             ("redis://h:6379", "redis://h:6379"),
+            (
+                "redis://h?Password=a&db=1&passphrase=b",
+                "redis://h?Password=***&db=1&passphrase=***",
+            ),
             ("redis:/:secret@h", "redis:***@h"),
             ("user:secret@h:1", "user:***@h:1"),
         ] {

@@ -18,7 +18,7 @@ use crate::shutdown::Shutdown;
 /// How long Redis may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long Redis may take for a reply: it may be forking or waiting for its disk.
-pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// After how much silence a connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Pauses between attempts double from the first to the last.
@@ -66,6 +66,8 @@ pub enum Stop {
 pub struct Link {
     client: Client,
     connection: Option<Connection>,
+    /// How many connections there have been, the present one included.
+    connections: u64,
     shutdown: Shutdown,
     reply_timeout: Duration,
 }
@@ -82,6 +84,7 @@ impl Link {
         Ok(Link {
             client: Client::open(info.clone().set_tcp_settings(settings))?,
             connection: None,
+            connections: 0,
             shutdown: shutdown.clone(),
             reply_timeout: REPLY_TIMEOUT,
         })
@@ -154,8 +157,9 @@ impl Link {
                 Err(error) if passes(&error) => error,
                 Err(error) => return Err(Stop::Error(error)),
             };
-            // A passing error may come from a server that is no longer the one to talk to.
-            self.connection = None;
+            if !stays(&error) {
+                self.connection = None;
+            }
             if said.is_none_or(|at| at.elapsed() >= REMIND) {
                 log::warn!("Redis cannot be used: {error}; waiting for it");
                 said = Some(Instant::now());
@@ -177,13 +181,28 @@ impl Link {
         self.connection = None;
     }
 
-    fn open(&mut self) -> RedisResult<&mut Connection> {
+    /// Whether there is a connection.
+    pub fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// How many connections there have been, the present one included: tells whether one was lost in between.
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    /// Connects, where there is no connection.
+    ///
+    /// # Errors
+    /// Of the way.
+    pub fn open(&mut self) -> RedisResult<&mut Connection> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 let connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
                 connection.set_read_timeout(Some(self.reply_timeout))?;
                 connection.set_write_timeout(Some(self.reply_timeout))?;
+                self.connections += 1;
                 connection
             }
         };
@@ -196,6 +215,15 @@ impl Link {
         }
         result
     }
+}
+
+/// Whether the server is still the one to talk to: it refuses to do more for now, and has lost nothing. All other errors may
+/// mean that another server has taken its place.
+fn stays(error: &RedisError) -> bool {
+    matches!(
+        error.code(),
+        Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS")
+    )
 }
 
 /// Whether waiting helps.

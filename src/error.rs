@@ -106,8 +106,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What becomes of a message whose job failed. At present only [`Class::Final`] of a malformed message and
-/// [`Class::Fatal`] are told apart: every other failed message stays pending.
+/// What becomes of a message whose job failed. Malformed messages go to the dead letters where they are read, and
+/// [`Class::Fatal`] ends the process; the messages of all other failed jobs stay pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// No attempt can succeed.

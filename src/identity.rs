@@ -3,7 +3,7 @@
 //! did:plc documents come from the directory over one pooled agent that all workers share, did:web documents through
 //! rsky-identity's client. Documents vary, so only what is needed is read, and leniently; but `id` must be the DID itself, and
 //! the key is that of the first verification method named `#atproto`. Answers are kept for a while, because a message is often
-//! tried more than once; whoever doubts a kept answer asks again with [`Identities::refresh`]. That the directory cannot be
+//! tried more than once; whoever doubts a kept answer asks with [`Identities::resolve_since`]. That the directory cannot be
 //! asked says nothing about an account: it defers the job. Source: atproto.com/specs/did. Pinned by
 //! `tests/identity.rs`, `tests/did_web.rs` and `tests/relays.rs` (`r6_…`).
 
@@ -47,15 +47,6 @@ pub struct Identity {
     pub pds: Option<Host>,
 }
 
-/// An identity, and whether it was kept from an earlier look-up.
-#[derive(Debug, Clone)]
-pub struct Resolved {
-    /// The identity.
-    pub identity: Arc<Identity>,
-    /// Whether it may be stale.
-    pub kept: bool,
-}
-
 /// Looks identities up; shared by all workers.
 pub struct Identities {
     directory: Agent,
@@ -70,12 +61,13 @@ impl Identities {
     /// Nothing is connected to before the first look-up.
     pub fn new(config: &Config, resolver: &Resolver) -> Self {
         Identities {
-            // The operator wrote the directory's address, so it is under no policy.
+            // The operator wrote the directory's address, so it is under no policy; and all workers ask it.
             directory: crate::fetch::agent(
                 config,
                 resolver.clone(),
-                LOOK_UP_TIMEOUT,
                 "application/did+ld+json, application/json",
+                LOOK_UP_TIMEOUT,
+                config.concurrency,
             ),
             plc_url: config.plc_url.clone(),
             policy: AddressPolicy::new(config.allow_private_hosts),
@@ -85,45 +77,50 @@ impl Identities {
         }
     }
 
-    /// The identity of a DID, kept or looked up.
+    /// The identity of a DID, kept from before or looked up.
     ///
     /// # Errors
     /// [`Reason::Identity`] where there is no document or no usable key in it; [`Reason::Deferred`] where the directory, and
     /// [`Reason::Network`] where the server of a did:web, cannot be asked; [`Reason::BadMessage`] for another DID method.
-    pub fn resolve(&self, did: &str) -> Result<Resolved, JobError> {
-        let kept = self.lock().get(did).cloned();
-        match kept {
-            Some((since, identity)) if since.elapsed() < CACHE_TIME => Ok(Resolved {
-                identity,
-                kept: true,
-            }),
-            _ => self.refresh(did),
-        }
+    pub fn resolve(&self, did: &str) -> Result<Arc<Identity>, JobError> {
+        self.resolve_if(did, |since| since.elapsed() < CACHE_TIME)
     }
 
-    /// The identity of a DID, looked up now.
+    /// The identity of a DID as it was at `instant` or later: for whoever doubts what was kept from before.
     ///
     /// # Errors
     /// As [`Identities::resolve`].
-    pub fn refresh(&self, did: &str) -> Result<Resolved, JobError> {
+    pub fn resolve_since(&self, did: &str, instant: Instant) -> Result<Arc<Identity>, JobError> {
+        self.resolve_if(did, |since| since >= instant)
+    }
+
+    fn resolve_if(
+        &self,
+        did: &str,
+        will_do: impl FnOnce(Instant) -> bool,
+    ) -> Result<Arc<Identity>, JobError> {
+        let kept = self.lock().get(did).cloned();
+        match kept {
+            Some((since, identity)) if will_do(since) => Ok(identity),
+            _ => self.look_up(did),
+        }
+    }
+
+    fn look_up(&self, did: &str) -> Result<Arc<Identity>, JobError> {
+        let began = Instant::now();
         let document = match did.split(':').nth(1) {
             Some("plc") => self.ask_directory(did)?,
             Some("web") => self.ask_web(did)?,
             _ => {
-                return Err(JobError::new(
-                    Reason::BadMessage,
-                    format_args!("{did}: unsupported DID method"),
-                ));
+                let text = format_args!("{did}: unsupported DID method");
+                return Err(JobError::new(Reason::BadMessage, text));
             }
         };
         let identity = Arc::new(read_document(did, &document)?);
         // Only answers that can be used are kept, so that a key that appears later is seen.
         self.lock()
-            .put(did.to_owned(), (Instant::now(), Arc::clone(&identity)));
-        Ok(Resolved {
-            identity,
-            kept: false,
-        })
+            .put(did.to_owned(), (began, Arc::clone(&identity)));
+        Ok(identity)
     }
 
     fn ask_directory(&self, did: &str) -> Result<Value, JobError> {

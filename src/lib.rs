@@ -35,6 +35,7 @@ pub mod error;
 pub mod event;
 pub mod fetch;
 pub mod identity;
+pub mod lines;
 pub mod metrics;
 pub mod queue;
 pub mod repo;

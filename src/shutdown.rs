@@ -66,14 +66,15 @@ impl Shutdown {
     pub fn on_signals(&self) -> Result<(), ctrlc::Error> {
         let shutdown = self.clone();
         ctrlc::set_handler(move || {
-            if shutdown.request() {
-                log::info!(
-                    "signal: reading stops, repos in flight are finished; a second signal ends at once"
-                );
-            } else {
+            if shutdown.is_requested() {
                 log::warn!("second signal: ending at once; what was in flight stays pending");
                 std::process::exit(SECOND_SIGNAL);
             }
+            // Said before it is asked for: an idle process ends at once.
+            log::info!(
+                "signal: reading stops, repos in flight are finished; a second signal ends at once"
+            );
+            shutdown.request();
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The stages of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,9 +120,9 @@ impl Slot {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// A record has been written.
-    pub fn add_record(&self) {
-        self.records.fetch_add(1, Relaxed);
+    /// Records have been written.
+    pub fn add_records(&self, records: u64) {
+        self.records.fetch_add(records, Relaxed);
     }
 
     /// The running job, if there is one.
@@ -141,85 +141,5 @@ impl Slot {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
         self.job.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Writes a progress line for each job that takes long.
-pub struct Progress {
-    /// For each worker: the start of the job last spoken of, and when its next line is due.
-    due: Vec<Option<(Instant, Instant)>>,
-}
-
-impl Progress {
-    /// How long a job is silent, and then between its lines.
-    pub const EVERY: Duration = Duration::from_secs(10);
-
-    /// For this many workers.
-    pub fn new(workers: usize) -> Self {
-        Progress {
-            due: vec![None; workers],
-        }
-    }
-
-    /// The lines that are due now.
-    pub fn lines(&mut self, slots: &[impl AsRef<Slot>], now: Instant) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (n, (slot, due)) in slots.iter().zip(&mut self.due).enumerate() {
-            let Some(view) = slot.as_ref().view() else {
-                *due = None;
-                continue;
-            };
-            let next = match *due {
-                Some((since, next)) if since == view.since => next,
-                _ => view.since + Self::EVERY,
-            };
-            *due = Some((view.since, next));
-            if now < next {
-                continue;
-            }
-            *due = Some((view.since, now + Self::EVERY));
-            lines.push(format!(
-                "progress worker-{n} {} did={} host={} bytes={} records={} seconds={}",
-                view.phase.name(),
-                view.did,
-                view.host,
-                view.bytes,
-                view.records,
-                now.saturating_duration_since(view.since).as_secs(),
-            ));
-        }
-        lines
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[test]
-    fn a_job_is_silent_for_ten_seconds_and_then_speaks_every_ten() {
-        let slots = vec![Arc::new(Slot::default()), Arc::new(Slot::default())];
-        let mut progress = Progress::new(2);
-        let start = Instant::now();
-        let at = |seconds: u64| start + Duration::from_secs(seconds);
-        assert!(
-            progress.lines(&slots, at(100)).is_empty(),
-            "no job, no line"
-        );
-        slots[1].begin("did:plc:a");
-        slots[1].enter(Phase::Fetch);
-        slots[1].asks("pds.example");
-        slots[1].add_bytes(7);
-        assert!(progress.lines(&slots, at(9)).is_empty());
-        assert_eq!(
-            progress.lines(&slots, at(11)),
-            ["progress worker-1 fetch did=did:plc:a host=pds.example bytes=7 records=0 seconds=10"]
-        );
-        assert!(progress.lines(&slots, at(20)).is_empty());
-        assert_eq!(progress.lines(&slots, at(22)).len(), 1);
-        slots[1].end();
-        assert!(progress.lines(&slots, at(60)).is_empty());
     }
 }

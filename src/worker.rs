@@ -17,7 +17,7 @@ use crate::error::{Class, JobError, Reason};
 use crate::fetch::Fetcher;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
-use crate::identity::Identities;
+use crate::identity::{Identities, Identity};
 use crate::metrics::Metrics;
 use crate::queue::Job;
 use crate::repo::blocks::BlockStore;
@@ -26,7 +26,8 @@ use crate::repo::commit::Commit;
 use crate::repo::mst::{self, Leaf, Tree};
 use crate::repo::record::Skip;
 use crate::shutdown::Shutdown;
-use crate::sink::Sink;
+use crate::sink::room::Said;
+use crate::sink::{Interrupted, Sink};
 use crate::status::{Phase, Slot};
 
 /// Skipped records of one repo that are logged one by one; the others are only counted.
@@ -41,6 +42,8 @@ pub struct Shared {
     pub identities: Arc<Identities>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// When the log last said that the output is full.
+    pub said: Said,
     /// Asked for by whoever ends the process.
     pub shutdown: Shutdown,
 }
@@ -53,6 +56,8 @@ pub struct Worker {
     fetcher: Fetcher,
     sink: Sink,
     blocks: BlockStore,
+    /// When the present job began: what was looked up before may be out of date.
+    began: Instant,
 }
 
 /// A repo whose blocks are in the store and whose commit is signed by its owner.
@@ -83,8 +88,15 @@ impl Worker {
     ) -> redis::RedisResult<Self> {
         Ok(Worker {
             fetcher: Fetcher::new(&shared.config, resolver),
-            sink: Sink::new(&shared.config, &shared.shutdown)?,
+            sink: Sink::new(
+                &shared.config,
+                &shared.shutdown,
+                shared.said.clone(),
+                Arc::clone(&shared.metrics),
+                Arc::clone(&slot),
+            )?,
             blocks: BlockStore::default(),
+            began: Instant::now(),
             shared,
             jobs,
             slot,
@@ -101,25 +113,27 @@ impl Worker {
         self.slot.enter(Phase::Verify);
         let tree = mst::prove(&self.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
-        let written = write(&mut self.sink, &self.slot, job, &fetched, &tree)?;
+        let written = write(&mut self.sink, job, &fetched, &tree)?;
         Ok(Some((fetched, written)))
     }
 
     /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
     ///
-    /// Another host than the PDS cannot say that a repo is gone, and may hold one that an older key signed; so then the PDS
-    /// is asked, and its answer counts.
+    /// Only the PDS of the current document can say that a repo is gone; another host, or the PDS of a document that was kept
+    /// from before, may also hold one that an older key signed. So then the current PDS is asked, and its answer counts.
     fn fetch(&mut self, job: &Job) -> Result<Fetched, JobError> {
         let did = &job.message.did;
-        let Some(mut host) = job.message.host.clone() else {
-            let mut pds = self.pds(did)?;
-            return self.fetch_from(&mut pds, job);
+        let mut host = match &job.message.host {
+            Some(host) => host.clone(),
+            None => self.pds(self.shared.identities.resolve(did)?, did)?,
         };
         let error = match self.fetch_from(&mut host, job) {
             Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,
             result => return result,
         };
-        match self.pds(did) {
+        self.slot.enter(Phase::Identity);
+        let current = self.shared.identities.resolve_since(did, self.began)?;
+        match self.pds(current, did) {
             Ok(pds) if pds.is_same_server(&host) => Err(error),
             Ok(mut pds) => {
                 log::debug!("{error}; asking the PDS of {did}");
@@ -151,7 +165,7 @@ impl Worker {
             && *known > commit.rev
         {
             log::info!(
-                "did={did} host={host}: rev {} is older than {known:?}",
+                "did={did} host={host}: rev {} is older than {known}",
                 commit.rev
             );
         }
@@ -163,24 +177,23 @@ impl Worker {
         })
     }
 
-    /// Verifies the signature; asks for the document again where the key was a kept one (R6).
+    /// Verifies the signature; where it does not fit the key of a document kept from before, the document is fetched once more
+    /// (R6).
     fn verify(&self, did: &str, commit: &Commit) -> Result<(), JobError> {
+        let identities = &self.shared.identities;
         self.slot.enter(Phase::Identity);
-        let resolved = self.shared.identities.resolve(did)?;
+        let known = identities.resolve(did)?;
         self.slot.enter(Phase::Verify);
-        match commit.verify(&resolved.identity.signing_key) {
-            Err(_) if resolved.kept => {
-                self.slot.enter(Phase::Identity);
-                commit.verify(&self.shared.identities.refresh(did)?.identity.signing_key)
-            }
-            result => result,
-        }
+        commit.verify(&known.signing_key).or_else(|_| {
+            self.slot.enter(Phase::Identity);
+            let current = identities.resolve_since(did, self.began)?;
+            self.slot.enter(Phase::Verify);
+            commit.verify(&current.signing_key)
+        })
     }
 
-    fn pds(&self, did: &str) -> Result<Host, JobError> {
-        self.slot.enter(Phase::Identity);
-        let resolved = self.shared.identities.resolve(did)?;
-        resolved.identity.pds.clone().ok_or_else(|| {
+    fn pds(&self, identity: Arc<Identity>, did: &str) -> Result<Host, JobError> {
+        identity.pds.clone().ok_or_else(|| {
             let text = format_args!("{did}: no PDS in the document");
             JobError::new(Reason::Identity, text)
         })
@@ -192,7 +205,7 @@ impl Worker {
     /// [`Reason::Redis`], when Redis refuses for good.
     pub fn run(mut self) -> Result<(), JobError> {
         while let Some(job) = self.next_job() {
-            let began = Instant::now();
+            self.began = Instant::now();
             self.slot.begin(&job.message.did);
             let result = guarded(|| self.process(&job));
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
@@ -200,7 +213,7 @@ impl Worker {
             self.blocks.clear();
             match result {
                 Ok(Some((fetched, written))) => {
-                    self.report(&job, &fetched, &written, began);
+                    self.report(&job, &fetched, &written);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -209,7 +222,7 @@ impl Worker {
                         "failed did={} host={host} reason={} ms={} id={} error={error}",
                         job.message.did,
                         error.reason,
-                        began.elapsed().as_millis(),
+                        self.began.elapsed().as_millis(),
                         job.id,
                     );
                     if error.class() == Class::Fatal {
@@ -232,10 +245,9 @@ impl Worker {
         }
     }
 
-    fn report(&self, job: &Job, fetched: &Fetched, written: &Written, began: Instant) {
+    fn report(&self, job: &Job, fetched: &Fetched, written: &Written) {
         let metrics = &self.shared.metrics;
         metrics.repos.add(1);
-        metrics.records.add(written.records);
         metrics.skipped.add(written.skipped);
         log::info!(
             "done did={} host={} records={} bytes={} ms={} skipped={} id={}",
@@ -243,30 +255,46 @@ impl Worker {
             fetched.host,
             written.records,
             fetched.bytes,
-            began.elapsed().as_millis(),
+            self.began.elapsed().as_millis(),
             written.skipped,
             job.id,
         );
     }
 }
 
-/// Turns the leaves of a proven tree into events, and waits until the last of them is in the output.
+/// Turns the leaves of a proven tree into events, and returns when the last of them is in the output.
 fn write(
     sink: &mut Sink,
-    slot: &Slot,
     job: &Job,
     fetched: &Fetched,
     tree: &Tree<'_>,
 ) -> Result<Written, JobError> {
+    loop {
+        match write_once(sink, job, fetched, tree) {
+            Ok(written) => return Ok(written),
+            Err(Interrupted::Failed(error)) => return Err(error),
+            Err(Interrupted::StartAgain) => {
+                let did = &job.message.did;
+                log::warn!(
+                    "did={did}: the connection to Redis was lost in between; writing all events again"
+                );
+            }
+        }
+    }
+}
+
+fn write_once(
+    sink: &mut Sink,
+    job: &Job,
+    fetched: &Fetched,
+    tree: &Tree<'_>,
+) -> Result<Written, Interrupted> {
     let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
     let mut written = Written::default();
     let mut leaves = tree.walk();
     while let Some(leaf) = leaves.next()? {
         match writer.record(&leaf, tree.record(&leaf))? {
-            None => {
-                written.records += 1;
-                slot.add_record();
-            }
+            None => written.records += 1,
             Some(skip) => {
                 written.skipped += 1;
                 log_skip(&job.message.did, &leaf, skip, written.skipped);
@@ -289,8 +317,8 @@ fn log_skip(did: &str, leaf: &Leaf<'_, '_>, skip: Skip, count: u64) {
     log::log!(level, "skipped did={did} key={key} cid={cid}: {skip}");
 }
 
-/// Runs a job; a panic becomes an error. What the job touched is reset by the next one: the block store is cleared, and the
-/// sink gives up a connection whose replies nobody has read.
+/// Runs a job; a panic becomes an error. What the job touched is in order for the next one: the block store is cleared, and
+/// the sink's writer, when it is dropped, gives up a connection whose replies nobody has read (`tests/sink.rs`).
 fn guarded<T>(job: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
     catch_unwind(AssertUnwindSafe(job))
         .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload))))

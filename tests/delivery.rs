@@ -3,20 +3,18 @@
 mod support;
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use redis::Connection;
 
 use support::backfiller::Backfiller;
 use support::events::{
-    DEAD_LETTERS, Event, GROUP, INPUT, OUTPUT, assert_repo_events, assert_timestamp, dead_letters,
-    enqueue, enqueue_raw, events_of, pending, pending_messages, read_events, read_stream,
-    stream_len, wait_until_drained,
+    Event, GROUP, INPUT, OUTPUT, assert_repo_events, dead_letters, enqueue, enqueue_raw, events_of,
+    pending, pending_messages, read_events, read_stream, stream_len, wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer};
-use support::generator::time::timestamp;
 use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::hostile::malformed_messages;
 use support::monitor::{Monitor, transactions};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
@@ -108,31 +106,6 @@ fn i1_a_message_leaves_the_input_only_in_the_transaction_of_its_last_events() {
     );
 }
 
-#[test]
-fn i1_a_dead_letter_is_written_in_the_transaction_that_removes_its_message() {
-    let redis = RedisServer::start();
-    let server = FixtureServer::start();
-    let mut connection = redis.connection();
-    let id = enqueue_raw(&mut connection, &[("repo", b"no JSON")]);
-    let monitor = Monitor::start(&redis);
-    let _backfiller = Backfiller::builder(&redis, &server).start();
-    wait_until_drained(&mut connection);
-    let commands = monitor.commands(&mut connection);
-    let transactions = transactions(&commands, &["XADD", "XACK", "XDEL"]);
-    let [transaction] = &transactions[..] else {
-        panic!("not one transaction: {transactions:?}");
-    };
-    assert_eq!(transaction.len(), 3);
-    assert!(
-        transaction[0].starts_with(&format!(r#""XADD" "{DEAD_LETTERS}" "*" "repo" "no JSON""#))
-    );
-    assert_eq!(
-        transaction[1],
-        format!(r#""XACK" "{INPUT}" "{GROUP}" "{id}""#)
-    );
-    assert_eq!(transaction[2], format!(r#""XDEL" "{INPUT}" "{id}""#));
-}
-
 /// Repos that cannot be proved: the code of the reason, and the account.
 fn put_hostile_repos(server: &FixtureServer) -> Vec<(&'static str, String)> {
     let repo = |seed| put_repo(server, seed, 700);
@@ -198,114 +171,6 @@ fn i3_a_repo_that_fails_verification_writes_nothing() {
     assert_eq!(stream_len(&mut connection, INPUT), hostile.len());
 }
 
-/// Messages that can never become events.
-fn malformed() -> Vec<Vec<(&'static str, &'static [u8])>> {
-    let mut messages: Vec<Vec<(&str, &[u8])>> = vec![
-        vec![("did", b"did:plc:aaaa")],
-        vec![("Repo", b"{}"), ("other", b"")],
-    ];
-    let values: [&[u8]; 16] = [
-        b"",
-        b"no JSON",
-        b"null",
-        b"[]",
-        b"{\"did\":\"did:plc:aaaa\"",
-        b"{\"host\":\"pds.example\"}",
-        b"{\"did\":7}",
-        b"{\"did\":\"alice.example\"}",
-        b"{\"did\":\"did:plc:\"}",
-        b"{\"did\":\"did:plc:a\\nfailed did=x\"}",
-        b"{\"did\":\"did:key:zQ3shrBMVuqvBzFRwh1UB6dH2qQGdiEosbbCcft7PkWVFqakD\"}",
-        b"{\"did\":\"did:plc:aaaa\",\"host\":\"ftp://pds.example\"}",
-        b"{\"did\":\"did:plc:aaaa\",\"host\":\"http://pds.example/path?x\"}",
-        b"{\"did\":\"did:plc:aaaa\",\"host\":[]}",
-        b"\xff\xfe\x00\r\n{\"did\":\"did:plc:aaaa\"}",
-        b"{\"did\":\"did:plc:aaaa\xff\"}",
-    ];
-    messages.extend(values.map(|value| vec![("repo", value)]));
-    messages
-}
-
-#[test]
-fn i4_malformed_messages_become_dead_letters_and_the_good_among_them_events() {
-    let redis = RedisServer::start();
-    let server = FixtureServer::start();
-    let mut connection = redis.connection();
-    let mut wanted = Vec::new();
-    let mut repos = Vec::new();
-    let before = now();
-    for (n, message) in malformed().into_iter().enumerate() {
-        if n % 5 == 0 {
-            let repo = put_repo(&server, n as u64, 3);
-            enqueue(&mut connection, &repo.did, Some(&server.url()));
-            repos.push(repo);
-        }
-        let id = enqueue_raw(&mut connection, &message);
-        let value = message.iter().find(|(name, _)| *name == "repo");
-        wanted.push((id, value.map_or(&b""[..], |(_, value)| *value)));
-    }
-    let backfiller = Backfiller::builder(&redis, &server)
-        .env("BACKFILLER_CONSUMER", "the consumer")
-        .start();
-    wait_until_drained(&mut connection);
-    let after = now();
-
-    // Read as bytes, for not all of them are text.
-    type Fields = Vec<(Vec<u8>, Vec<u8>)>;
-    let letters: Vec<(String, Fields)> = redis::cmd("XRANGE")
-        .arg(DEAD_LETTERS)
-        .arg("-")
-        .arg("+")
-        .query(&mut connection)
-        .unwrap();
-    assert_eq!(letters.len(), wanted.len());
-    for ((_, fields), (id, value)) in letters.iter().zip(&wanted) {
-        let names: Vec<_> = fields
-            .iter()
-            .map(|(name, _)| name.escape_ascii().to_string())
-            .collect();
-        let order = [
-            "repo", "reason", "error", "attempts", "consumer", "id", "time",
-        ];
-        assert_eq!(names, order);
-        let shown = value.escape_ascii();
-        assert_eq!(fields[0].1, *value, "the value of {shown}");
-        let text = |n: usize| std::str::from_utf8(&fields[n].1).unwrap();
-        assert_eq!(text(1), "bad_message", "{shown}");
-        assert!(
-            !text(2).is_empty() && !text(2).contains('\n'),
-            "{shown}: {}",
-            text(2)
-        );
-        assert_eq!(
-            (text(3), text(4), text(5)),
-            ("1", "the consumer", id.as_str()),
-            "{shown}"
-        );
-        assert_timestamp(text(6));
-        assert!(
-            before.as_str() <= text(6) && text(6) <= after.as_str(),
-            "{shown}"
-        );
-    }
-    let events = read_events(&mut connection, OUTPUT);
-    for repo in &repos {
-        assert_repo(&events, repo);
-    }
-    // What a message says cannot write a line of its own into the log.
-    assert!(
-        !backfiller
-            .lines()
-            .iter()
-            .any(|line| line.starts_with("failed did=x"))
-    );
-}
-
-fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    timestamp(since.as_micros() as u64)
-}
-
 #[test]
 fn i4_each_message_ends_acknowledged_pending_or_as_a_dead_letter() {
     let redis = RedisServer::start();
@@ -313,7 +178,7 @@ fn i4_each_message_ends_acknowledged_pending_or_as_a_dead_letter() {
     let mut connection = redis.connection();
     let hostile = put_hostile_repos(&server);
     let good: Vec<_> = (0..10).map(|seed| put_repo(&server, seed, 20)).collect();
-    let bad = malformed();
+    let bad = malformed_messages();
     let url = server.url();
     let mut failing = Vec::new();
     for (n, message) in bad.iter().enumerate() {
@@ -379,7 +244,7 @@ fn i5_no_input_stops_a_thread() {
     let nested = "[".repeat(100_000);
     let deep = format!(r#"{{"did":"did:plc:aaaa","x":{nested}"#);
     for _ in 0..10 {
-        for message in malformed() {
+        for message in malformed_messages() {
             enqueue_raw(&mut connection, &message);
         }
         enqueue_raw(&mut connection, &[("repo", deep.as_bytes())]);

@@ -205,6 +205,39 @@ fn restarted_in_the_midst_of_a_repo_it_loses_nothing() {
     );
 }
 
+/// Redis acknowledges chunks, and comes back without them: from a snapshot, as after a power cut or a fail-over.
+#[test]
+fn restarted_without_what_it_had_acknowledged_it_loses_no_record() {
+    let mut stage = Stage::new(&["--save", "3600 1"]);
+    let repo = stage.put_repo(1, 2900);
+    stage.enqueue(&repo);
+    let backfiller = stage
+        .builder()
+        .env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", "1000")
+        .start();
+    let two_chunks = |connection: &mut Connection| {
+        eventually("two chunks are there", || {
+            stream_len(connection, OUTPUT) == 1002
+        });
+    };
+    let mut connection = stage.redis.connection();
+    let mut events = Vec::new();
+    two_chunks(&mut connection);
+    stage.command("SAVE");
+    take_events(&mut connection, &mut events);
+    two_chunks(&mut connection);
+    // The third and the fourth chunk are acknowledged, and gone with the crash. Nobody has read them.
+    stage.redis.restart();
+    let mut connection = stage.redis.connection();
+    eventually("the message is acknowledged", || {
+        take_events(&mut connection, &mut events);
+        stream_len(&mut connection, INPUT) == 0
+    });
+    take_events(&mut connection, &mut events);
+    assert_at_least_once(&events, &repo);
+    backfiller.wait_for_line(|line| line.contains("writing all events again"));
+}
+
 #[test]
 fn restarted_at_any_instant_it_loses_nothing() {
     let mut stage = Stage::new(&DURABLE);

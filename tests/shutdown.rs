@@ -195,7 +195,7 @@ fn the_drain_is_cut_by_its_time_out_with_3() {
         assert!(
             lines
                 .iter()
-                .any(|line| line.contains("the drain took longer than")),
+                .any(|line| line.contains("the drain is cut with 1 repos in flight")),
             "{lines:?}"
         );
         assert_eq!(Stage::summary(&backfiller, "repos"), 0.0);
@@ -232,6 +232,7 @@ fn a_signal_while_redis_is_away_at_the_start_ends_promptly() {
     assert_eq!(backfiller.wait().code(), Some(0));
     let took = asked.elapsed().as_secs_f64();
     assert!(took < 3.0, "{took} s");
+    assert_eq!(Stage::summary(&backfiller, "repos"), 0.0);
 }
 
 #[test]
@@ -247,5 +248,20 @@ fn a_signal_while_redis_is_away_later_ends_promptly() {
     assert_eq!(backfiller.wait().code(), Some(0));
     let took = asked.elapsed().as_secs_f64();
     assert!(took < 3.0, "{took} s");
+    assert_eq!(Stage::summary(&backfiller, "repos"), 1.0);
+}
+
+#[test]
+fn with_no_time_for_the_drain_an_idle_process_still_ends_well() {
+    let mut stage = Stage::new();
+    let mut backfiller = stage
+        .builder()
+        .env("BACKFILLER_SHUTDOWN_TIMEOUT_SECS", "0")
+        .start();
+    stage.enqueue(0, false);
+    wait_until_drained(&mut stage.connection);
+    backfiller.wait_for_line(|line| line.contains(" done did="));
+    backfiller.signal(Signal::SIGINT);
+    assert_eq!(backfiller.wait().code(), Some(0));
     assert_eq!(Stage::summary(&backfiller, "repos"), 1.0);
 }

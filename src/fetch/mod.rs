@@ -31,8 +31,8 @@ use crate::status::Slot;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may take to begin its answer, and then may be silent in the midst of it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections that an agent keeps at least: a worker goes from host to host.
-const MIN_IDLE: usize = 10;
+/// Connections that a worker's agent keeps: it makes one request at a time, but goes from host to host and back.
+const IDLE: usize = 4;
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
 /// How much of an error's body is read, in bytes.
@@ -48,7 +48,15 @@ pub fn user_agent(config: &Config) -> String {
 }
 
 /// A ureq agent as this program uses it: statuses are answers, nothing is followed, no proxy from the environment.
-pub fn agent(config: &Config, resolver: Resolver, whole: Duration, accept: &'static str) -> Agent {
+///
+/// `whole` is how long a request may take with its body, `idle` how many connections are kept for the next ones.
+pub fn agent(
+    config: &Config,
+    resolver: Resolver,
+    accept: &'static str,
+    whole: Duration,
+    idle: usize,
+) -> Agent {
     let encoding = if config.http_gzip {
         AutoHeaderValue::Default
     } else {
@@ -59,9 +67,8 @@ pub fn agent(config: &Config, resolver: Resolver, whole: Duration, accept: &'sta
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
-        // The workers share the directory's agent, and each may leave a connection to it.
-        .max_idle_connections(config.concurrency.max(MIN_IDLE))
-        .max_idle_connections_per_host(config.concurrency)
+        .max_idle_connections(idle)
+        .max_idle_connections_per_host(idle)
         .user_agent(user_agent(config))
         .accept(accept)
         .accept_encoding(encoding)
@@ -91,8 +98,9 @@ impl Fetcher {
             agent: agent(
                 config,
                 resolver.under(policy),
-                config.http_timeout,
                 "application/vnd.ipld.car",
+                config.http_timeout,
+                IDLE,
             ),
             policy,
             max_bytes: config.max_repo_bytes,

@@ -46,6 +46,11 @@ impl AddressPolicy {
         match url.scheme() {
             "https" => {}
             "http" if !by_stranger || self.network.allow_http => {}
+            "http" => {
+                return Err(format!(
+                    "plain http is not permitted in {url} (see BACKFILLER_ALLOW_PRIVATE_HOSTS)"
+                ));
+            }
             scheme => return Err(format!("scheme {scheme} is not permitted in {url}")),
         }
         if !url.username().is_empty() || url.password().is_some() {
@@ -62,7 +67,9 @@ impl AddressPolicy {
             Some(UrlHost::Domain(_)) => None,
         };
         match refusal {
-            Some(reason) => Err(format!("{reason} address in {url} is not permitted")),
+            Some(reason) => Err(format!(
+                "{reason} address in {url} is not permitted (see BACKFILLER_ALLOW_PRIVATE_HOSTS)"
+            )),
             None => Ok(()),
         }
     }

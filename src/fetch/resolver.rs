@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ureq::config::Config;
@@ -18,13 +19,17 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::policy::AddressPolicy;
 
-/// Threads of the pool: as many look-ups may hang at a time before others wait.
-const THREADS: usize = 4;
+/// One thread for so many workers: as many look-ups may hang at a time before others wait for them.
+const WORKERS_PER_THREAD: usize = 8;
+/// Threads of the pool, at least and at most.
+const THREADS: (usize, usize) = (4, 32);
 /// As many addresses as ureq takes.
 const MAX_ADDRESSES: usize = 16;
 
 struct Question {
     name: String,
+    /// Until when the answer is waited for.
+    deadline: Option<Instant>,
     answer: Sender<io::Result<Vec<IpAddr>>>,
 }
 
@@ -37,13 +42,13 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts the pool.
+    /// Starts the pool, for this many workers.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start() -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+    pub fn start(workers: usize) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (questions, receiver) = unbounded::<Question>();
-        let threads = (0..THREADS)
+        let threads = (0..(workers / WORKERS_PER_THREAD).clamp(THREADS.0, THREADS.1))
             .map(|n| {
                 let receiver = receiver.clone();
                 thread::Builder::new()
@@ -67,20 +72,21 @@ impl Resolver {
     }
 
     fn look_up(&self, name: &str, timeout: NextTimeout) -> Result<Vec<IpAddr>, ureq::Error> {
+        let limit = (!timeout.after.is_not_happening()).then(|| *timeout.after);
         let (answer, answered) = bounded(1);
         let question = Question {
             name: name.to_owned(),
+            deadline: limit.map(|limit| Instant::now() + limit),
             answer,
         };
         let gone = || ureq::Error::Io(io::Error::other("the resolver has ended"));
         self.questions.send(question).map_err(|_| gone())?;
-        let addresses = if timeout.after.is_not_happening() {
-            answered.recv().map_err(|_| gone())?
-        } else {
-            answered.recv_timeout(*timeout.after).map_err(|e| match e {
+        let addresses = match limit {
+            None => answered.recv().map_err(|_| gone())?,
+            Some(limit) => answered.recv_timeout(limit).map_err(|e| match e {
                 RecvTimeoutError::Timeout => ureq::Error::Timeout(timeout.reason),
                 RecvTimeoutError::Disconnected => gone(),
-            })?
+            })?,
         }?;
         match self.policy {
             Some(policy) => policy
@@ -93,6 +99,13 @@ impl Resolver {
 
 fn answer_all(questions: &Receiver<Question>) {
     for question in questions {
+        // Names that hang must not keep the pool busy for those who have given up.
+        if question
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            continue;
+        }
         // The port does not matter to getaddrinfo.
         let answer = (question.name.as_str(), 0)
             .to_socket_addrs()
@@ -153,8 +166,6 @@ mod tests {
     use super::*;
 
     fn timeout() -> NextTimeout {
-        let agent = ureq::Agent::new_with_defaults();
-        drop(agent);
         NextTimeout {
             after: std::time::Duration::from_secs(60).into(),
             reason: ureq::Timeout::Resolve,
@@ -171,7 +182,7 @@ mod tests {
 
     #[test]
     fn literals_and_names_resolve_and_the_threads_end_with_the_last_resolver() {
-        let (resolver, threads) = Resolver::start().unwrap();
+        let (resolver, threads) = Resolver::start(1).unwrap();
         let strict = resolver.under(AddressPolicy::new(false));
         assert_eq!(
             resolve(&strict, "http://127.0.0.1:8080/").unwrap(),

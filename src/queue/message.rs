@@ -5,6 +5,7 @@
 //! refuse the message. Pinned by the tests here and by `tests/delivery.rs` (`i4_…`).
 
 use rsky_syntax::did::ensure_valid_did;
+use rsky_syntax::tid::is_valid_tid;
 use serde_json::{Map, Value};
 
 use crate::error::{JobError, Reason};
@@ -20,7 +21,7 @@ pub struct Message {
     pub did: String,
     /// The server to ask; without one, the PDS of the DID document is asked.
     pub host: Option<Host>,
-    /// The revision that the sender knew of.
+    /// The revision that the sender knew of, a TID.
     pub rev: Option<String>,
 }
 
@@ -47,7 +48,8 @@ impl Message {
             Some(Value::String(host)) => Some(Host::parse(host, ChosenBy::Operator).map_err(bad)?),
             Some(other) => return Err(bad(format_args!("host {other}: not a string"))),
         };
-        let rev = fields.get("rev").and_then(Value::as_str).map(str::to_owned);
+        let rev = fields.get("rev").and_then(Value::as_str);
+        let rev = rev.filter(|rev| is_valid_tid(*rev)).map(str::to_owned);
         Ok(Message { did, host, rev })
     }
 }
@@ -73,10 +75,13 @@ mod tests {
         assert_eq!(message.did, "did:plc:abc");
         assert_eq!(message.host.unwrap().to_string(), "pds.example");
         assert_eq!(message.rev, None);
-        let message = parse(r#"{"did":"did:web:example.com","host":null,"rev":"3kabc"}"#).unwrap();
+        let forged = parse(r#"{"did":"did:plc:abc","rev":"3kl7\nINFO done"}"#);
+        assert_eq!(forged.unwrap().rev, None);
+        let message =
+            parse(r#"{"did":"did:web:example.com","host":null,"rev":"3kl7ad7zmfk2r"}"#).unwrap();
         assert_eq!(
             (message.host, message.rev.as_deref()),
-            (None, Some("3kabc"))
+            (None, Some("3kl7ad7zmfk2r"))
         );
     }
 

@@ -35,6 +35,8 @@ pub struct Job {
     pub id: String,
     /// What it says.
     pub message: Message,
+    /// Its value as it came, for whoever must write it down.
+    pub value: Vec<u8>,
 }
 
 /// Whether the entry is pending in the group, with whatever consumer.

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use redis::{RedisError, RedisResult, Value};
+use redis::RedisResult;
+use serde_json::Value;
 
 use super::message::FIELD;
 use super::{Entries, Fields};
@@ -19,8 +20,25 @@ pub struct Delivered {
     pub id: String,
     /// How often it was delivered, this time included.
     pub deliveries: u64,
+    /// Its fields, in their order.
+    pub fields: Fields,
+}
+
+impl Delivered {
     /// The value of the field `repo`; `None` where the entry has no such field.
-    pub value: Option<Vec<u8>>,
+    pub fn value(&self) -> Option<&[u8]> {
+        let mut fields = self.fields.iter();
+        let found = fields.find(|(name, _)| name == FIELD.as_bytes());
+        found.map(|(_, value)| value.as_slice())
+    }
+
+    /// All its fields as JSON, for a dead letter or a log line that would otherwise lose them; what is not UTF-8 is replaced.
+    pub fn to_json(&self) -> String {
+        let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
+        let pairs = self.fields.iter();
+        let pairs = pairs.map(|(name, value)| Value::from(vec![text(name), text(value)]));
+        Value::Array(pairs.collect()).to_string()
+    }
 }
 
 /// A page of the consumer's own pending messages.
@@ -87,7 +105,7 @@ pub fn own_pending(
             Some((id, fields)) => page.messages.push(Delivered {
                 id,
                 deliveries,
-                value: repo_field(fields),
+                fields,
             }),
             None => {
                 // Redis 7 has dropped it from the pending list when it was claimed; then this does nothing.
@@ -104,14 +122,6 @@ pub fn own_pending(
     Ok(page)
 }
 
-/// The value of the field `repo` among an entry's fields.
-pub(super) fn repo_field(fields: Fields) -> Option<Vec<u8>> {
-    fields
-        .into_iter()
-        .find(|(name, _)| name == FIELD.as_bytes())
-        .map(|(_, value)| value)
-}
-
 /// Copies a message to the dead-letter stream, acknowledges and deletes it, in one transaction.
 ///
 /// # Errors
@@ -123,38 +133,29 @@ pub fn dead_letter(
     error: &JobError,
 ) -> RedisResult<()> {
     let (stream, group) = (config.backfill_stream.as_bytes(), config.group.as_bytes());
+    let id = message.id.as_bytes();
     if !super::is_pending(link, stream, group, &message.id)? {
         return Ok(());
     }
+    // Redis would acknowledge and delete the message even where it cannot add the dead letter, so that is tried before.
+    link.query::<u64>(redis::cmd("XLEN").arg(&config.dlq_stream))?;
+    let (attempts, time) = (message.deliveries.to_string(), timestamp(SystemTime::now()));
+    let entry = message.to_json();
+    let mut letter: Vec<&[u8]> = vec![b"XADD", config.dlq_stream.as_bytes(), b"*"];
+    letter.extend([FIELD.as_bytes(), message.value().unwrap_or_default()]);
+    letter.extend([b"reason".as_slice(), error.reason.code().as_bytes()]);
+    letter.extend([b"error".as_slice(), error.text.as_bytes()]);
+    letter.extend([b"attempts".as_slice(), attempts.as_bytes()]);
+    letter.extend([b"consumer".as_slice(), config.consumer.as_bytes()]);
+    letter.extend([b"id".as_slice(), id, b"time", time.as_bytes()]);
+    if message.value().is_none() {
+        letter.extend([b"entry".as_slice(), entry.as_bytes()]);
+    }
     let mut commands = Vec::new();
     resp::command(&mut commands, &[b"MULTI"]);
-    resp::command(
-        &mut commands,
-        &[
-            b"XADD",
-            config.dlq_stream.as_bytes(),
-            b"*",
-            FIELD.as_bytes(),
-            message.value.as_deref().unwrap_or_default(),
-            b"reason",
-            error.reason.code().as_bytes(),
-            b"error",
-            error.text.as_bytes(),
-            b"attempts",
-            message.deliveries.to_string().as_bytes(),
-            b"consumer",
-            config.consumer.as_bytes(),
-            b"id",
-            message.id.as_bytes(),
-            b"time",
-            timestamp(SystemTime::now()).as_bytes(),
-        ],
-    );
-    resp::command(
-        &mut commands,
-        &[b"XACK", stream, group, message.id.as_bytes()],
-    );
-    resp::command(&mut commands, &[b"XDEL", stream, message.id.as_bytes()]);
+    resp::command(&mut commands, &letter);
+    resp::command(&mut commands, &[b"XACK", stream, group, id]);
+    resp::command(&mut commands, &[b"XDEL", stream, id]);
     resp::command(&mut commands, &[b"EXEC"]);
     link.send(&commands)?;
     // MULTI, three times QUEUED, EXEC: all are read before any is judged, so that the connection stays in step.
@@ -162,12 +163,6 @@ pub fn dead_letter(
         .map(|_| link.receive())
         .collect::<RedisResult<Vec<_>>>()?;
     for reply in replies {
-        if reply == Value::Nil {
-            return Err(RedisError::from((
-                redis::ErrorKind::UnexpectedReturnType,
-                "EXEC was refused",
-            )));
-        }
         reply.extract_error()?;
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! First come the consumer's own pending messages, then new ones. The reader remembers the last id that it has seen, because
 //! XREADGROUP delivers in ascending order: after a lost connection, own pending messages behind that id are those whose
-//! delivery was lost on the way, and are taken first again. So nothing is forgotten and nothing is handed out twice.
+//! delivery was lost on the way, and are taken first. So nothing is forgotten and, as long as Redis keeps what it has
+//! acknowledged, nothing is handed out twice.
 //!
 //! It reads no more than the channel has room for, so one instance does not hoard what others could do. Malformed messages go to the
 //! dead letters here. It ends at shutdown; what it has sent and no worker has begun stays pending. Pinned by `tests/group.rs`.
@@ -91,6 +92,8 @@ impl Reader {
                     log::warn!("the consumer group is gone: {e}; creating it again");
                     self.link
                         .insist(Patience::UntilShutdown, |link| create_group(link, &config))?;
+                    // The new group may deliver lower ids than the old one did.
+                    self.last = None;
                 }
                 Err(Stop::Error(e)) => {
                     // insist() waits until Redis can be used again, or says that waiting does not help. Acknowledging an
@@ -174,7 +177,7 @@ impl Reader {
             .map(|(id, fields)| Delivered {
                 id,
                 deliveries: 1,
-                value: pending::repo_field(fields),
+                fields,
             })
             .collect())
     }
@@ -182,13 +185,15 @@ impl Reader {
     /// Hands a message to the workers, or to the dead letters.
     fn deliver(&mut self, message: Delivered) -> Result<(), Stop> {
         self.last = Some(message.id.clone());
-        let parsed = match &message.value {
+        let value = message.value().unwrap_or_default();
+        let parsed = match message.value() {
             Some(value) => Message::parse(value),
             None => Err(JobError::new(Reason::BadMessage, "no field repo")),
         };
         match parsed {
             Ok(parsed) => {
                 let job = Job {
+                    value: value.to_vec(),
                     id: message.id,
                     message: parsed,
                 };
@@ -197,22 +202,26 @@ impl Reader {
                     recv(self.shutdown.requested()) -> _ => Err(Stop::Shutdown),
                 }
             }
-            Err(error) => {
-                let config = &self.config;
-                self.link.insist(Patience::UntilShutdown, |link| {
-                    pending::dead_letter(link, config, &message, &error)
-                })?;
-                log::warn!(
-                    "dead letter id={} reason={} error={}",
-                    message.id,
-                    error.reason,
-                    error
-                );
-                self.metrics.failed(error.reason);
-                self.metrics.dead_letters.add(1);
-                Ok(())
-            }
+            Err(error) => self.bury(&message, &error),
         }
+    }
+
+    /// Moves a message to the dead letters.
+    fn bury(&mut self, message: &Delivered, error: &JobError) -> Result<(), Stop> {
+        let Reader { config, link, .. } = self;
+        let buried = link.insist(Patience::UntilShutdown, |link| {
+            pending::dead_letter(link, config, message, error)
+        });
+        if let Err(Stop::Error(e)) = &buried {
+            let (id, entry) = (&message.id, message.to_json());
+            log::error!("entry {id} may be removed without its dead letter: {e}: {entry}");
+        }
+        buried?;
+        let (id, reason) = (&message.id, error.reason);
+        log::warn!("dead letter id={id} reason={reason} error={error}");
+        self.metrics.failed(reason);
+        self.metrics.dead_letters.add(1);
+        Ok(())
     }
 }
 

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     eventually("all accounts are backfilled", || {
+        assert!(backfiller.is_running(), "the backfiller has ended");
         let left = stream_len(&mut connection, INPUT);
         bar.set_position(stream_len(&mut connection, OUTPUT) as u64);
         bar.set_message(format!("{}/{repos} repos", repos - left));

@@ -25,7 +25,7 @@ install_server() {
     elif command -v dnf >/dev/null; then
         as_root dnf install -y redis || as_root dnf install -y valkey
     elif command -v apk >/dev/null; then
-        as_root apk add redis || as_root apk add valkey
+        as_root apk add --no-cache redis || as_root apk add --no-cache valkey
     elif command -v brew >/dev/null; then
         brew install redis
     else
@@ -37,7 +37,14 @@ if ! find_server >/dev/null; then
     echo "redis-server is not installed; installing it" >&2
     install_server >&2 || true
 fi
-if ! find_server; then
+if ! server=$(find_server); then
     echo "redis-server could not be installed: please install Redis 7.0 or later, or Valkey, and try again" >&2
     exit 1
 fi
+# "Redis server v=7.0.15 sha=…"; Valkey's versions begin with 7.
+version=$("$server" --version | sed -n 's/.*v=\([0-9]*\).*/\1/p')
+if [ "${version:-7}" -lt 7 ]; then
+    echo "$server is version $version: please install Redis 7.0 or later, or Valkey, and try again" >&2
+    exit 1
+fi
+echo "$server"

@@ -153,3 +153,34 @@ impl Catalogue {
         self.list.last_mut().expect("an entry")
     }
 }
+
+/// The fields of an entry.
+pub type Fields = Vec<(&'static str, &'static [u8])>;
+
+/// Messages that can never become events.
+pub fn malformed_messages() -> Vec<Fields> {
+    let mut messages: Vec<Fields> = vec![
+        vec![("did", b"did:plc:aaaa")],
+        vec![("Repo", b"{}"), ("other", b"")],
+    ];
+    let values: [&[u8]; 16] = [
+        b"",
+        b"no JSON",
+        b"null",
+        b"[]",
+        b"{\"did\":\"did:plc:aaaa\"",
+        b"{\"host\":\"pds.example\"}",
+        b"{\"did\":7}",
+        b"{\"did\":\"alice.example\"}",
+        b"{\"did\":\"did:plc:\"}",
+        b"{\"did\":\"did:plc:a\\nfailed did=x\"}",
+        b"{\"did\":\"did:key:zQ3shrBMVuqvBzFRwh1UB6dH2qQGdiEosbbCcft7PkWVFqakD\"}",
+        b"{\"did\":\"did:plc:aaaa\",\"host\":\"ftp://pds.example\"}",
+        b"{\"did\":\"did:plc:aaaa\",\"host\":\"http://pds.example/path?x\"}",
+        b"{\"did\":\"did:plc:aaaa\",\"host\":[]}",
+        b"\xff\xfe\x00\r\n{\"did\":\"did:plc:aaaa\"}",
+        b"{\"did\":\"did:plc:aaaa\xff\"}",
+    ];
+    messages.extend(values.map(|value| vec![("repo", value)]));
+    messages
+}

@@ -1,0 +1,122 @@
+//! Backpressure: whether the output has room.
+//!
+//! The length of the output comes with the reply to each chunk; only where it is not known, or too old to be relied on, it is asked
+//! for. A worker that finds the output at the high-water mark sleeps and polls until it is below. That is the normal state of a
+//! program that is faster than its consumer, so the log says it at most twice a minute for all workers together.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::connection::{Link, Patience, Stop};
+use crate::error::JobError;
+use crate::shutdown::Shutdown;
+
+/// How often the length of a full output is looked at.
+const POLL: Duration = Duration::from_millis(200);
+/// How old a length may be to be relied on.
+const FRESH: Duration = Duration::from_secs(1);
+/// How often the log says that the output is full.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// When the log last said that the output is full; shared by all workers.
+#[derive(Default, Clone)]
+pub struct Said(Arc<Mutex<Option<Instant>>>);
+
+impl Said {
+    /// Whether it is time to say it; then it counts as said.
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= SAY_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// One worker's view of the length of the output.
+pub struct Room {
+    output: Vec<u8>,
+    high_water_mark: u64,
+    shutdown: Shutdown,
+    said: Said,
+    /// The length as last heard, and when.
+    length: Option<(u64, Instant)>,
+}
+
+impl Room {
+    /// For this stream and this mark, in entries.
+    pub fn new(output: &str, high_water_mark: u64, shutdown: &Shutdown, said: Said) -> Self {
+        Room {
+            output: output.as_bytes().to_vec(),
+            high_water_mark,
+            shutdown: shutdown.clone(),
+            said,
+            length: None,
+        }
+    }
+
+    /// The length has been heard just now.
+    pub fn heard(&mut self, length: u64) {
+        self.length = Some((length, Instant::now()));
+    }
+
+    /// Waits until the output is below the mark. Returns `false` when shutdown came first and patience ends with it.
+    ///
+    /// # Errors
+    /// [`Reason::Redis`](crate::error::Reason::Redis).
+    pub fn wait(&mut self, link: &mut Link, patience: Patience) -> Result<bool, JobError> {
+        if let Some((length, at)) = self.length
+            && length < self.high_water_mark
+            && at.elapsed() < FRESH
+        {
+            return Ok(true);
+        }
+        let mut ask = redis::cmd("XLEN");
+        ask.arg(&self.output);
+        let began = Instant::now();
+        let mut announced = false;
+        loop {
+            let length = match link.insist(patience, |link| link.query(&ask)) {
+                Ok(length) => length,
+                Err(Stop::Shutdown) => return Ok(false),
+                Err(Stop::Error(e)) => return Err(super::refused("XLEN", &e)),
+            };
+            self.heard(length);
+            if length < self.high_water_mark {
+                if announced {
+                    let seconds = began.elapsed().as_secs_f64();
+                    log::info!("the output has room again after {seconds:.1} s");
+                }
+                return Ok(true);
+            }
+            if !announced && self.said.is_due() {
+                let mark = self.high_water_mark;
+                log::info!("the output has {length} entries, the mark is {mark}: waiting");
+                announced = true;
+            }
+            match patience {
+                Patience::UntilShutdown => {
+                    if self.shutdown.sleep(POLL) {
+                        return Ok(false);
+                    }
+                }
+                Patience::UntilDone => thread::sleep(POLL),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_output_is_said_once_for_all_workers() {
+        let said = Said::default();
+        assert!(said.is_due());
+        assert!(!said.clone().is_due());
+        assert!(!said.is_due());
+    }
+}

@@ -1,0 +1,100 @@
+//! What the sink leaves behind when the writing of a repo ends in its midst, as a panic would end it (I5): the connection must
+//! not hand the replies of one job to the next.
+
+mod support;
+
+use std::sync::Arc;
+
+use rsky_backfiller::cli::Cli;
+use rsky_backfiller::config::Config;
+use rsky_backfiller::connection::Patience;
+use rsky_backfiller::metrics::Metrics;
+use rsky_backfiller::queue::{Job, Message};
+use rsky_backfiller::repo::blocks::BlockStore;
+use rsky_backfiller::repo::link::Link;
+use rsky_backfiller::repo::mst;
+use rsky_backfiller::shutdown::Shutdown;
+use rsky_backfiller::sink::Sink;
+use rsky_backfiller::status::Slot;
+use support::events::{OUTPUT, stream_len};
+use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::redis_server::RedisServer;
+use support::wait::eventually;
+
+fn sink(redis: &RedisServer) -> Sink {
+    let cli = Cli {
+        redis_url: Some(redis.url()),
+        consumer: Some("backfiller_1".to_owned()),
+        ..Cli::default()
+    };
+    let config = Config::from_cli(&cli).expect("a configuration");
+    let shutdown = Shutdown::default();
+    let (metrics, slot) = (Arc::new(Metrics::default()), Arc::new(Slot::default()));
+    Sink::new(&config, &shutdown, Default::default(), metrics, slot).expect("a sink")
+}
+
+fn job(repo: &Repo) -> Job {
+    let value = format!(r#"{{"did":"{}"}}"#, repo.did).into_bytes();
+    Job {
+        id: "1-1".to_owned(),
+        message: Message::parse(&value).expect("a message"),
+        value,
+    }
+}
+
+/// How often the server was asked for the length of a stream.
+fn lengths_asked(connection: &mut redis::Connection) -> u64 {
+    let info: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query(connection)
+        .expect("INFO");
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_xlen:calls="));
+    line.and_then(|line| line.split(',').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[test]
+fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    let repo = RepoBuilder::new(did_plc(1))
+        .records(records::mixed(1, 600))
+        .build();
+    let mut blocks = BlockStore::default();
+    for (cid, bytes) in &repo.blocks {
+        blocks.insert(&cid.digest, bytes).expect("room for a block");
+    }
+    let root = repo.root.bytes();
+    let tree = mst::prove(&blocks, Link(&root)).expect("a tree");
+    let (job, commit) = (
+        job(&repo),
+        cid::Cid::try_from(repo.commit_cid.bytes().as_slice()),
+    );
+    let commit = commit.expect("a CID");
+
+    let mut sink = sink(&redis);
+    assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
+    let mut writer = sink.begin(&job, &commit, &repo.rev);
+    let mut walk = tree.walk();
+    while let Some(leaf) = walk.next().expect("a leaf") {
+        let skipped = writer.record(&leaf, tree.record(&leaf)).expect("written");
+        assert_eq!(skipped, None);
+    }
+    // The first chunk is executed, and nobody has read the replies to it.
+    eventually("the chunk that was sent is executed", || {
+        stream_len(&mut connection, OUTPUT) == 501
+    });
+    drop(writer);
+
+    // The next job asks for room: at once or, where the length is remembered, as soon as it is too old.
+    let before = lengths_asked(&mut connection);
+    eventually("the sink asks for the length", || {
+        assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
+        lengths_asked(&mut connection) > before
+    });
+    let writer = sink.begin(&job, &commit, &repo.rev);
+    drop(writer);
+    assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
+}
