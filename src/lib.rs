@@ -38,6 +38,7 @@ pub mod identity;
 pub mod lines;
 pub mod metrics;
 pub mod queue;
+pub mod redact;
 pub mod repo;
 pub mod resp;
 pub mod shutdown;

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         .env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", "1000000")
         .start();
     let bar = ProgressBar::new(expected as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} events  {per_sec}  {msg}")
+        ProgressStyle::with_template("{bar:40} {pos}/{len} events  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     eventually("all accounts are backfilled", || {
