@@ -11,11 +11,11 @@ use redis::Connection;
 
 use support::backfiller::{Backfiller, Builder};
 use support::events::{
-    Event, INPUT, OUTPUT, assert_repo_events, enqueue, pending, pending_messages, read_events,
-    stream_len, wait_until_drained,
+    Event, INPUT, OUTPUT, assert_repo, enqueue, pending, pending_messages, read_events, stream_len,
+    wait_until_drained,
 };
-use support::fixture_server::{FixtureServer, GET_REPO};
-use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::fixture_server::{FixtureServer, GET_REPO, served};
+use support::generator::Repo;
 use support::redis_server::RedisServer;
 use support::wait::{LIMIT, eventually};
 
@@ -53,12 +53,8 @@ impl Stage {
     }
 
     fn enqueue(&mut self, seed: u64, size: usize) -> Repo {
-        let repo = RepoBuilder::new(did_plc(seed))
-            .records(records::mixed(seed, size))
-            .build();
+        let repo = served(&self.server, seed, size);
         let url = self.server.url();
-        self.server.put_document(&repo.did, repo.did_document(&url));
-        self.server.put_repo(&repo.did, repo.car());
         enqueue(&mut self.connection, &repo.did, Some(&url));
         repo
     }
@@ -118,11 +114,6 @@ fn calls(connection: &mut Connection, command: &str) -> usize {
     let line = info.lines().find_map(|line| line.strip_prefix(&name));
     let count = line.and_then(|line| line.split(',').next());
     count.map_or(0, |count| count.parse().unwrap())
-}
-
-fn assert_repo(events: &[Event], repo: &Repo) {
-    let commit = repo.commit_cid.to_string();
-    assert_repo_events(events, &repo.did, &commit, &repo.rev, &repo.expected);
 }
 
 fn said(backfiller: &Backfiller, what: &str) -> usize {

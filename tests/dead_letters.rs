@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use support::backfiller::Backfiller;
 use support::events::{
-    DEAD_LETTERS, GROUP, INPUT, OUTPUT, assert_repo_events, assert_timestamp, enqueue, enqueue_raw,
+    DEAD_LETTERS, GROUP, INPUT, OUTPUT, assert_repo, assert_timestamp, enqueue, enqueue_raw,
     pending, read_events, stream_len, wait_until_drained,
 };
-use support::fixture_server::FixtureServer;
+use support::fixture_server::{FixtureServer, served};
+use support::generator::did_plc;
 use support::generator::time::timestamp;
-use support::generator::{RepoBuilder, did_plc, records};
 use support::hostile::malformed_messages;
 use support::monitor::{Monitor, transactions};
 use support::redis_server::RedisServer;
@@ -57,11 +57,7 @@ fn i4_malformed_messages_become_dead_letters_and_the_good_among_them_events() {
     let before = now();
     for (n, message) in malformed_messages().into_iter().enumerate() {
         if n % 5 == 0 {
-            let repo = RepoBuilder::new(did_plc(n as u64))
-                .records(records::mixed(n as u64, 3))
-                .build();
-            server.put_document(&repo.did, repo.did_document(&server.url()));
-            server.put_repo(&repo.did, repo.car());
+            let repo = served(&server, n as u64, 3);
             enqueue(&mut connection, &repo.did, Some(&server.url()));
             repos.push(repo);
         }
@@ -123,8 +119,7 @@ fn i4_malformed_messages_become_dead_letters_and_the_good_among_them_events() {
     }
     let events = read_events(&mut connection, OUTPUT);
     for repo in &repos {
-        let commit = repo.commit_cid.to_string();
-        assert_repo_events(&events, &repo.did, &commit, &repo.rev, &repo.expected);
+        assert_repo(&events, repo);
     }
     // What a message says cannot write a line of its own into the log.
     assert!(

@@ -5,52 +5,25 @@ mod support;
 use std::fs;
 
 use nix::sys::signal::Signal;
-use redis::Connection;
 
 use support::backfiller::Backfiller;
 use support::events::{
-    Event, GROUP, INPUT, OUTPUT, assert_repo_events, dead_letters, enqueue, enqueue_raw, events_of,
-    pending, pending_messages, read_events, read_stream, stream_len, wait_until_drained,
+    GROUP, INPUT, OUTPUT, assert_repo, dead_letters, enqueue, enqueue_raw, events_of, pending,
+    pending_messages, read_events, read_stream, stream_len, take_events, wait_until_drained,
 };
-use support::fixture_server::{Fault, FixtureServer};
-use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::fixture_server::{Fault, FixtureServer, served};
+use support::generator::did_plc;
 use support::hostile::malformed_messages;
 use support::monitor::{Monitor, transactions};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
-
-fn put_repo(server: &FixtureServer, seed: u64, size: usize) -> Repo {
-    let repo = RepoBuilder::new(did_plc(seed))
-        .records(records::mixed(seed, size))
-        .build();
-    server.put_document(&repo.did, repo.did_document(&server.url()));
-    server.put_repo(&repo.did, repo.car());
-    repo
-}
-
-fn assert_repo(events: &[Event], repo: &Repo) {
-    let commit = repo.commit_cid.to_string();
-    assert_repo_events(events, &repo.did, &commit, &repo.rev, &repo.expected);
-}
-
-/// Takes all events out of the output.
-fn take_events(connection: &mut Connection) -> Vec<Event> {
-    let events = read_events(connection, OUTPUT);
-    let mut delete = redis::cmd("XDEL");
-    delete.arg(OUTPUT);
-    for event in &events {
-        delete.arg(&event.id);
-    }
-    let () = delete.query(connection).unwrap();
-    events
-}
 
 #[test]
 fn i1_a_message_leaves_the_input_only_in_the_transaction_of_its_last_events() {
     let redis = RedisServer::start();
     let server = FixtureServer::start();
     let mut connection = redis.connection();
-    let repo = put_repo(&server, 1, 1200);
+    let repo = served(&server, 1, 1200);
     let id = enqueue(&mut connection, &repo.did, Some(&server.url()));
     let monitor = Monitor::start(&redis);
     let mut backfiller = Backfiller::builder(&redis, &server)
@@ -108,7 +81,7 @@ fn i1_a_message_leaves_the_input_only_in_the_transaction_of_its_last_events() {
 
 /// Repos that cannot be proved: the code of the reason, and the account.
 fn put_hostile_repos(server: &FixtureServer) -> Vec<(&'static str, String)> {
-    let repo = |seed| put_repo(server, seed, 700);
+    let repo = |seed| served(server, seed, 700);
     let mut flipped = repo(900);
     *flipped.blocks.last_mut().unwrap().1.last_mut().unwrap() ^= 1;
     let mut incomplete = repo(901);
@@ -177,7 +150,7 @@ fn i4_each_message_ends_acknowledged_pending_or_as_a_dead_letter() {
     let server = FixtureServer::start();
     let mut connection = redis.connection();
     let hostile = put_hostile_repos(&server);
-    let good: Vec<_> = (0..10).map(|seed| put_repo(&server, seed, 20)).collect();
+    let good: Vec<_> = (0..10).map(|seed| served(&server, seed, 20)).collect();
     let bad = malformed_messages();
     let url = server.url();
     let mut failing = Vec::new();
@@ -252,7 +225,7 @@ fn i5_no_input_stops_a_thread() {
             enqueue(&mut connection, did, Some(&server.url()));
         }
     }
-    let good = put_repo(&server, 1, 600);
+    let good = served(&server, 1, 600);
     let id = enqueue(&mut connection, &good.did, Some(&server.url()));
     eventually("the good repo behind the storm is done", || {
         pending_messages(&mut connection)

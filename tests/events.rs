@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use support::backfiller::Backfiller;
 use support::events::{
-    Event, OUTPUT, assert_repo_events, enqueue, events_of, read_events, wait_until_drained,
+    Event, OUTPUT, assert_repo, enqueue, events_of, read_events, wait_until_drained,
 };
 use support::fixture_server::FixtureServer;
 use support::generator::records::{self, Record};
@@ -51,11 +51,6 @@ fn assert_one_field(connection: &mut Connection) {
         assert_eq!(fields.len(), 2, "entry {id}: one name, one value");
         assert_eq!(fields[0], "event", "entry {id}");
     }
-}
-
-fn assert_repo(events: &[Event], repo: &Repo) {
-    let commit = repo.commit_cid.to_string();
-    assert_repo_events(events, &repo.did, &commit, &repo.rev, &repo.expected);
 }
 
 /// How many `create` events stand before each `repo` event of an account.

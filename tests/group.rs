@@ -9,11 +9,11 @@ use redis::Connection;
 
 use support::backfiller::Backfiller;
 use support::events::{
-    DEAD_LETTERS, GROUP, INPUT, OUTPUT, assert_repo_events, enqueue, pending, pending_messages,
+    DEAD_LETTERS, GROUP, INPUT, OUTPUT, assert_repo, enqueue, pending, pending_messages,
     read_events, stream_len, wait_until_drained,
 };
-use support::fixture_server::{Fault, FixtureServer};
-use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::fixture_server::{Fault, FixtureServer, served};
+use support::generator::{Repo, did_plc};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
 
@@ -31,11 +31,7 @@ fn put_repos(
     seeds: impl IntoIterator<Item = u64>,
 ) -> Vec<(String, Repo)> {
     let put = |seed| {
-        let repo = RepoBuilder::new(did_plc(seed))
-            .records(records::mixed(seed, 5))
-            .build();
-        server.put_document(&repo.did, repo.did_document(&server.url()));
-        server.put_repo(&repo.did, repo.car());
+        let repo = served(server, seed, 5);
         (enqueue(connection, &repo.did, Some(&server.url())), repo)
     };
     seeds.into_iter().map(put).collect()
@@ -46,8 +42,7 @@ fn put_repos(
 fn assert_done(connection: &mut Connection, repos: &[(String, Repo)]) {
     let events = read_events(connection, OUTPUT);
     for (_, repo) in repos {
-        let commit = repo.commit_cid.to_string();
-        assert_repo_events(&events, &repo.did, &commit, &repo.rev, &repo.expected);
+        assert_repo(&events, repo);
     }
     assert_eq!(events.len(), repos.len() * 6);
 }

@@ -10,10 +10,11 @@ use redis::Connection;
 
 use support::backfiller::{Backfiller, Builder};
 use support::events::{
-    Event, INPUT, OUTPUT, enqueue, events_of, pending, read_events, stream_len, wait_until_drained,
+    Event, INPUT, OUTPUT, enqueue, events_of, pending, read_events, stream_len, take_events,
+    wait_until_drained,
 };
-use support::fixture_server::{Fault, FixtureServer};
-use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::fixture_server::{Fault, FixtureServer, served};
+use support::generator::Repo;
 use support::redis_server::RedisServer;
 use support::wait::{eventually, within};
 
@@ -34,13 +35,7 @@ impl Stage {
     }
 
     fn put_repo(&self, seed: u64, size: usize) -> Repo {
-        let repo = RepoBuilder::new(did_plc(seed))
-            .records(records::mixed(seed, size))
-            .build();
-        let url = self.server.url();
-        self.server.put_document(&repo.did, repo.did_document(&url));
-        self.server.put_repo(&repo.did, repo.car());
-        repo
+        served(&self.server, seed, size)
     }
 
     fn enqueue(&self, repo: &Repo) {
@@ -89,20 +84,6 @@ fn assert_done(connection: &mut Connection, repos: &[Repo]) {
     repos
         .iter()
         .for_each(|repo| assert_at_least_once(&events, repo));
-}
-
-/// Takes all events out of the output.
-fn take_events(connection: &mut Connection, taken: &mut Vec<Event>) {
-    let events = read_events(connection, OUTPUT);
-    let ids: Vec<_> = events.iter().map(|event| &event.id).collect();
-    if !ids.is_empty() {
-        let () = redis::cmd("XDEL")
-            .arg(OUTPUT)
-            .arg(ids)
-            .query(connection)
-            .unwrap();
-    }
-    taken.extend(events);
 }
 
 #[test]
@@ -186,15 +167,15 @@ fn restarted_in_the_midst_of_a_repo_it_loses_nothing() {
         stage.redis.restart();
         let mut connection = stage.redis.connection();
         assert_eq!(pending(&mut connection), 1);
-        take_events(&mut connection, &mut events);
+        events.extend(take_events(&mut connection));
     }
     let mut connection = stage.redis.connection();
     eventually("the message is acknowledged", || {
-        take_events(&mut connection, &mut events);
+        events.extend(take_events(&mut connection));
         stream_len(&mut connection, INPUT) == 0
     });
     assert_eq!(pending(&mut connection), 0);
-    take_events(&mut connection, &mut events);
+    events.extend(take_events(&mut connection));
     assert_at_least_once(&events, &repo);
     assert!(backfiller.is_running());
     assert!(
@@ -224,16 +205,16 @@ fn restarted_without_what_it_had_acknowledged_it_loses_no_record() {
     let mut events = Vec::new();
     two_chunks(&mut connection);
     stage.command("SAVE");
-    take_events(&mut connection, &mut events);
+    events.extend(take_events(&mut connection));
     two_chunks(&mut connection);
     // The third and the fourth chunk are acknowledged, and gone with the crash. Nobody has read them.
     stage.redis.restart();
     let mut connection = stage.redis.connection();
     eventually("the message is acknowledged", || {
-        take_events(&mut connection, &mut events);
+        events.extend(take_events(&mut connection));
         stream_len(&mut connection, INPUT) == 0
     });
-    take_events(&mut connection, &mut events);
+    events.extend(take_events(&mut connection));
     assert_at_least_once(&events, &repo);
     backfiller.wait_for_line(|line| line.contains("writing all events again"));
 }

@@ -12,8 +12,8 @@ use support::events::{
     INPUT, OUTPUT, assert_repo_events, enqueue, enqueue_raw, pending, pending_messages,
     read_events, stream_len, wait_until_drained,
 };
-use support::fixture_server::{Fault, FixtureServer};
-use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::fixture_server::{Fault, FixtureServer, served};
+use support::generator::{Repo, did_plc};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
 
@@ -37,12 +37,8 @@ impl Stage {
 
     /// Serves and enqueues the repo of a seed; a held one keeps its download in the midst.
     fn enqueue(&mut self, seed: u64, held: bool) -> Repo {
-        let repo = RepoBuilder::new(did_plc(seed))
-            .records(records::mixed(seed, 600))
-            .build();
+        let repo = served(&self.server, seed, 600);
         let url = self.server.url();
-        self.server.put_document(&repo.did, repo.did_document(&url));
-        self.server.put_repo(&repo.did, repo.car());
         if held {
             self.server
                 .set_fault(&repo.did, Fault::Hold { after: 1000 });

@@ -8,19 +8,9 @@ use std::time::{Duration, Instant};
 
 use support::backfiller::Backfiller;
 use support::events::{OUTPUT, enqueue, read_events, wait_until_drained};
-use support::fixture_server::{Fault, FixtureServer};
-use support::generator::{Repo, RepoBuilder, did_plc, records};
+use support::fixture_server::{Fault, FixtureServer, served};
 use support::redis_server::RedisServer;
 use support::wait::{eventually, within};
-
-fn put_repo(server: &FixtureServer, seed: u64, size: usize) -> Repo {
-    let repo = RepoBuilder::new(did_plc(seed))
-        .records(records::mixed(seed, size))
-        .build();
-    server.put_document(&repo.did, repo.did_document(&server.url()));
-    server.put_repo(&repo.did, repo.car());
-    repo
-}
 
 /// The names that `ps -L` and `top -H` show, sorted.
 fn thread_names(backfiller: &Backfiller) -> Vec<String> {
@@ -82,7 +72,7 @@ fn log_lines_carry_the_name_of_their_thread() {
     let redis = RedisServer::start();
     let server = FixtureServer::start();
     let mut connection = redis.connection();
-    let held: Vec<_> = (0..2).map(|seed| put_repo(&server, seed, 3)).collect();
+    let held: Vec<_> = (0..2).map(|seed| served(&server, seed, 3)).collect();
     for repo in &held {
         // Both workers are busy at the same time, so that both have something to say.
         server.set_fault(&repo.did, Fault::Hold { after: 100 });
@@ -146,7 +136,7 @@ fn an_idle_process_costs_nothing() {
     let server = FixtureServer::start();
     let mut connection = redis.connection();
     let backfiller = Backfiller::builder(&redis, &server).start();
-    let repo = put_repo(&server, 1, 600);
+    let repo = served(&server, 1, 600);
     enqueue(&mut connection, &repo.did, Some(&server.url()));
     wait_until_drained(&mut connection);
     backfiller.wait_for_line(|line| line.contains(" done did="));
@@ -166,11 +156,11 @@ fn a_long_repo_writes_progress_lines_and_the_process_a_heartbeat() {
     let redis = RedisServer::start();
     let server = FixtureServer::start();
     let mut connection = redis.connection();
-    let repo = put_repo(&server, 1, 3);
+    let repo = served(&server, 1, 3);
     server.set_fault(&repo.did, Fault::Hold { after: 100 });
     let began = Instant::now();
     let backfiller = Backfiller::builder(&redis, &server).start();
-    let quick = put_repo(&server, 2, 3);
+    let quick = served(&server, 2, 3);
     enqueue(&mut connection, &quick.did, Some(&server.url()));
     wait_until_drained(&mut connection);
     enqueue(&mut connection, &repo.did, Some(&server.url()));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::events::{Event, events_of};
-use super::generator::ExpectedRecord;
+use super::generator::{ExpectedRecord, Repo};
 
 /// What a chunk may hold.
 const CHUNK_CREATES: usize = 500;
@@ -177,4 +177,11 @@ pub fn assert_timestamp(time: &str) {
         right,
         "{time:?} is not of the form YYYY-MM-DDTHH:MM:SS.mmmZ"
     );
+}
+
+/// The events of a repo are there, each exactly once.
+#[track_caller]
+pub fn assert_repo(events: &[Event], repo: &Repo) {
+    let commit = repo.commit_cid.to_string();
+    assert_repo_events(events, &repo.did, &commit, &repo.rev, &repo.expected);
 }

@@ -7,7 +7,7 @@ use redis::{Connection, RedisResult, from_redis_value};
 use serde_json::{Value, json};
 
 #[allow(unused_imports, reason = "not every test crate looks at times")]
-pub use super::assertions::{assert_repo_events, assert_timestamp};
+pub use super::assertions::{assert_repo, assert_repo_events, assert_timestamp};
 use super::wait::eventually;
 
 /// The default name of the input stream.
@@ -138,6 +138,20 @@ fn fields(entry: StreamId) -> (String, BTreeMap<String, String>) {
         .into_iter()
         .map(|(name, value)| (name, text(value)));
     (entry.id, fields.collect())
+}
+
+/// Takes all events out of the output.
+pub fn take_events(connection: &mut Connection) -> Vec<Event> {
+    let events = read_events(connection, OUTPUT);
+    if !events.is_empty() {
+        let ids: Vec<_> = events.iter().map(|event| &event.id).collect();
+        let () = redis::cmd("XDEL")
+            .arg(OUTPUT)
+            .arg(ids)
+            .query(connection)
+            .expect("XDEL");
+    }
+    events
 }
 
 /// The length of a stream; 0 when there is none.

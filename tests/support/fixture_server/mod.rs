@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::generator::{Repo, mixed_repo};
+
 pub use faults::Fault;
 pub use http::Request;
 use state::{Document, Shared};
@@ -76,6 +78,12 @@ impl FixtureServer {
     /// The whole URL of a repository, for example to redirect to.
     pub fn repo_url(&self, did: &str) -> String {
         format!("{}{GET_REPO}?did={did}", self.url())
+    }
+
+    /// Is PDS and directory of this repo.
+    pub fn serve(&self, repo: &Repo) {
+        self.put_document(&repo.did, repo.did_document(&self.url()));
+        self.put_repo(&repo.did, repo.car());
     }
 
     /// Registers or replaces the repository of an account.
@@ -229,4 +237,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             .expect("a thread");
         state.threads.push(thread);
     }
+}
+
+/// The repo of a seed, on a server that is its PDS and directory.
+pub fn served(server: &FixtureServer, seed: u64, size: usize) -> Repo {
+    let repo = mixed_repo(seed, size);
+    server.serve(&repo);
+    repo
 }

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use super::cbor::Value;
 use super::cid::Cid;
 use super::commit::{commit_fields, sign_commit};
+use super::did::did_plc;
 use super::keys::SigningKey;
 use super::mst::{self, Step};
-use super::records::Record;
+use super::records::{self, Record};
 use super::repo::{ExpectedRecord, Repo};
 use super::time;
 
@@ -167,4 +168,11 @@ impl RepoBuilder {
         }
         repo
     }
+}
+
+/// The repo of a seed, with so many records of the usual kinds.
+pub fn mixed_repo(seed: u64, size: usize) -> Repo {
+    RepoBuilder::new(did_plc(seed))
+        .records(records::mixed(seed, size))
+        .build()
 }

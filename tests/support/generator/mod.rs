@@ -26,7 +26,7 @@ pub mod records;
 pub mod repo;
 pub mod time;
 
-pub use self::builder::RepoBuilder;
+pub use self::builder::{RepoBuilder, mixed_repo};
 pub use self::cbor::Value;
 pub use self::cid::Cid;
 pub use self::commit::{Block, Fields, commit_fields, set_field, sign_commit, sign_commit_with};
