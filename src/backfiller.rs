@@ -29,6 +29,8 @@ use crate::worker::{Shared, Worker};
 const TICK: Duration = Duration::from_secs(1);
 /// How much longer than the drain a thread may take to end that has no repo: the reader may be waiting for Redis.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How often it is looked whether all threads have ended.
+const JOIN_POLL: Duration = Duration::from_millis(5);
 /// The oldest Redis with all that is used here.
 const OLDEST_REDIS: u64 = 7;
 
@@ -251,7 +253,9 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
             let deadline = *deadline.get_or_insert(now + config.shutdown_timeout);
             let in_flight = crew.in_flight();
             if now >= deadline && in_flight > 0 {
-                log::warn!("the drain is cut with {in_flight} repos in flight; they stay pending");
+                log::warn!(
+                    "the drain is cut with {in_flight} repos in flight; they stay pending, but for one just written"
+                );
                 return match status {
                     ExitStatus::Done => ExitStatus::DrainCut,
                     failure => failure,
@@ -264,7 +268,13 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
         }
         lines.write_due(&crew.slots, metrics, now);
     }
-    for thread in crew.threads.drain(..) {
+    // A look-up of a name cannot be stopped, and the resolver's threads are all that may still run: what does not end in time is
+    // left to the end of the process.
+    let limit = Instant::now() + IDLE_GRACE;
+    while crew.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < limit {
+        thread::sleep(JOIN_POLL);
+    }
+    for thread in crew.threads.drain(..).filter(JoinHandle::is_finished) {
         // A panic has been reported already.
         let _ = thread.join();
     }

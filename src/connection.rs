@@ -1,7 +1,9 @@
 //! A blocking connection to Redis that is opened when needed and given up when in doubt.
 //!
-//! Rules: connecting, reading and writing have time-outs, and TCP keepalive is on. A connection on which anything went wrong on
-//! the way (I/O error, time-out, protocol) is never used again: a late reply would be taken for that of the next command.
+//! Rules: connecting, reading and writing have time-outs (but for the resolution of the server's name), and TCP keepalive is
+//! on. A connection on which anything went wrong on the way (I/O error, time-out, protocol) is never used again: a late reply
+//! would be taken for that of the next command. Each new connection asks who the server is, so that whoever has been promised
+//! something knows when another server, or the same after a restart, is there in its place ([`Link::incarnation`]).
 //! [`Link::insist`] waits out what passes (Redis away, loading, read-only, out of memory, …) and says so once; what does not pass
 //! by waiting (a wrong password, a wrong type of key) it returns.
 
@@ -66,8 +68,11 @@ pub enum Stop {
 pub struct Link {
     client: Client,
     connection: Option<Connection>,
-    /// How many connections there have been, the present one included.
-    connections: u64,
+    /// The database to select: by our own command, because the redis crate's hides why it is refused.
+    database: i64,
+    /// Who the server of the last connection was.
+    server: Option<Server>,
+    incarnation: u64,
     shutdown: Shutdown,
     reply_timeout: Duration,
 }
@@ -81,10 +86,18 @@ impl Link {
         let settings = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE));
+        let database = info.redis_settings().db();
+        let handshake = info.redis_settings().clone().set_db(0);
+        let info = info
+            .clone()
+            .set_tcp_settings(settings)
+            .set_redis_settings(handshake);
         Ok(Link {
-            client: Client::open(info.clone().set_tcp_settings(settings))?,
+            client: Client::open(info)?,
             connection: None,
-            connections: 0,
+            database,
+            server: None,
+            incarnation: 0,
             shutdown: shutdown.clone(),
             reply_timeout: REPLY_TIMEOUT,
         })
@@ -112,9 +125,11 @@ impl Link {
     /// # Errors
     /// Of the way.
     pub fn send(&mut self, commands: &[u8]) -> RedisResult<()> {
-        let result = self
-            .open()
-            .and_then(|connection| connection.send_packed_command(commands));
+        self.open()?;
+        let result = match &mut self.connection {
+            Some(connection) => connection.send_packed_command(commands),
+            None => Err(not_connected()),
+        };
         self.keep_if_sound(result)
     }
 
@@ -125,9 +140,7 @@ impl Link {
     pub fn receive(&mut self) -> RedisResult<Value> {
         let result = match &mut self.connection {
             Some(connection) => connection.recv_response(),
-            None => Err(RedisError::from(std::io::Error::from(
-                std::io::ErrorKind::NotConnected,
-            ))),
+            None => Err(not_connected()),
         };
         self.keep_if_sound(result)
     }
@@ -186,27 +199,36 @@ impl Link {
         self.connection.is_some()
     }
 
-    /// How many connections there have been, the present one included: tells whether one was lost in between.
-    pub fn connections(&self) -> u64 {
-        self.connections
+    /// Grows whenever a connection meets another server than the one before, or the same after a restart: what the last one
+    /// acknowledged may be unknown to this one.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     /// Connects, where there is no connection.
     ///
     /// # Errors
-    /// Of the way.
-    pub fn open(&mut self) -> RedisResult<&mut Connection> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
-                connection.set_read_timeout(Some(self.reply_timeout))?;
-                connection.set_write_timeout(Some(self.reply_timeout))?;
-                self.connections += 1;
-                connection
-            }
-        };
-        Ok(self.connection.insert(connection))
+    /// Of the way, or of Redis.
+    pub fn open(&mut self) -> RedisResult<()> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let mut connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+        connection.set_read_timeout(Some(self.reply_timeout))?;
+        connection.set_write_timeout(Some(self.reply_timeout))?;
+        if self.database != 0 {
+            redis::cmd("SELECT")
+                .arg(self.database)
+                .exec(&mut connection)?;
+        }
+        let server = Server::of(&mut connection)?;
+        // One that does not say who it is may always be another.
+        if server.is_none() || server != self.server {
+            self.incarnation += 1;
+        }
+        self.server = server;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     fn keep_if_sound<T>(&mut self, result: RedisResult<T>) -> RedisResult<T> {
@@ -214,6 +236,34 @@ impl Link {
             self.connection = None;
         }
         result
+    }
+}
+
+fn not_connected() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
+}
+
+/// What tells one server, and one life of it, from another.
+#[derive(PartialEq, Eq)]
+struct Server {
+    /// Chosen anew at each start.
+    run_id: String,
+    /// Of the data: a replica that follows another master has other data.
+    replication_id: String,
+}
+
+impl Server {
+    fn of(connection: &mut Connection) -> RedisResult<Option<Self>> {
+        let mut info = redis::cmd("INFO");
+        info.arg("server").arg("replication");
+        let info: redis::InfoDict = info.query(connection)?;
+        let (run_id, replication_id) = (info.get("run_id"), info.get("master_replid"));
+        Ok(run_id
+            .zip(replication_id)
+            .map(|(run_id, replication_id)| Server {
+                run_id,
+                replication_id,
+            }))
     }
 }
 

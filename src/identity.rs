@@ -137,15 +137,9 @@ impl Identities {
             200 => {}
             404 => return Err(no_identity(did, "not found in the directory")),
             410 => return Err(no_identity(did, "tombstoned in the directory")),
-            status @ (408 | 425 | 429 | 500..=599) => {
-                return Err(unreachable(&format_args!("answered {status}")));
-            }
-            status => {
-                return Err(no_identity(
-                    did,
-                    format_args!("the directory answered {status}"),
-                ));
-            }
+            400 => return Err(no_identity(did, "refused by the directory")),
+            // Whatever else it says is about itself, or about us.
+            status => return Err(unreachable(&format_args!("answered {status}"))),
         }
         let mut body = Vec::new();
         response

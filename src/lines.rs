@@ -25,6 +25,7 @@ pub struct Lines {
     link: Option<Link>,
     stream: String,
     group: String,
+    shutdown: Shutdown,
 }
 
 impl Lines {
@@ -41,6 +42,7 @@ impl Lines {
                 .map(|link| link.with_reply_timeout(HEARTBEAT_TIMEOUT)),
             stream: config.backfill_stream.clone(),
             group: config.group.clone(),
+            shutdown: shutdown.clone(),
         }
     }
 
@@ -61,7 +63,13 @@ impl Lines {
         let rate = (records - self.last_records) as f64 / seconds;
         (self.last_records, self.last_time) = (records, now);
         let in_flight = slots.iter().filter(|slot| slot.view().is_some()).count();
-        let pending = self.pending().map_or("?".to_owned(), |n| n.to_string());
+        // During the drain nobody should wait for a Redis that does not answer.
+        let pending = if self.shutdown.is_requested() {
+            None
+        } else {
+            self.pending()
+        };
+        let pending = pending.map_or("?".to_owned(), |n| n.to_string());
         log::info!(
             "heartbeat done={} failures={} in_flight={in_flight} pending={pending} records/s={rate:.0}",
             metrics.repos.get(),

@@ -27,7 +27,7 @@ pub struct Metrics {
     started: Instant,
     /// Repos whose events are all written and whose message is acknowledged.
     pub repos: Counter,
-    /// `create` events written.
+    /// `create` events written, those that had to be written again included.
     pub records: Counter,
     /// Bytes of CAR read, also of repos that failed.
     pub bytes: Counter,

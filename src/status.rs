@@ -99,13 +99,9 @@ impl Slot {
         *self.lock() = None;
     }
 
-    /// The job enters a stage. Returns the one it leaves.
-    pub fn enter(&self, phase: Phase) -> Phase {
-        let left = self.phase.swap(phase as u8, Relaxed);
-        Phase::ALL
-            .get(usize::from(left))
-            .copied()
-            .unwrap_or(Phase::Idle)
+    /// The job enters a stage.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
     }
 
     /// The server that is asked.
@@ -118,6 +114,11 @@ impl Slot {
     /// Bytes of CAR have been read.
     pub fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// The records are written, or written again.
+    pub fn begin_records(&self) {
+        self.records.store(0, Relaxed);
     }
 
     /// Records have been written.

@@ -198,7 +198,64 @@ impl Worker {
             JobError::new(Reason::Identity, text)
         })
     }
+}
 
+/// Turns the leaves of a proven tree into events, and returns when the last of them is in the output.
+fn write(
+    sink: &mut Sink,
+    job: &Job,
+    fetched: &Fetched,
+    tree: &Tree<'_>,
+) -> Result<Written, JobError> {
+    loop {
+        match write_once(sink, job, fetched, tree) {
+            Ok(written) => return Ok(written),
+            Err(Interrupted::Failed(error)) => return Err(error),
+            Err(Interrupted::StartAgain) => {
+                let did = &job.message.did;
+                log::warn!(
+                    "did={did}: the connection to Redis was lost in between; writing all events again"
+                );
+            }
+        }
+    }
+}
+
+fn write_once(
+    sink: &mut Sink,
+    job: &Job,
+    fetched: &Fetched,
+    tree: &Tree<'_>,
+) -> Result<Written, Interrupted> {
+    let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
+    let mut written = Written::default();
+    let mut leaves = tree.walk();
+    while let Some(leaf) = leaves.next()? {
+        match writer.record(&leaf, tree.record(&leaf))? {
+            None => written.records += 1,
+            Some(skip) => {
+                written.skipped += 1;
+                log_skip(&job.message.did, &leaf, skip, written.skipped);
+            }
+        }
+    }
+    writer.finish()?;
+    Ok(written)
+}
+
+/// The first skipped records of a repo are said at once; all of them only where somebody listens to more.
+fn log_skip(did: &str, leaf: &Leaf<'_, '_>, skip: Skip, count: u64) {
+    let level = if count <= SKIPS_SAID {
+        log::Level::Warn
+    } else {
+        log::Level::Debug
+    };
+    let key = String::from_utf8_lossy(leaf.key);
+    let (key, cid) = (key.escape_debug(), leaf.value);
+    log::log!(level, "skipped did={did} key={key} cid={cid}: {skip}");
+}
+
+impl Worker {
     /// Works until shutdown, or until the reader has ended.
     ///
     /// # Errors
@@ -260,61 +317,6 @@ impl Worker {
             job.id,
         );
     }
-}
-
-/// Turns the leaves of a proven tree into events, and returns when the last of them is in the output.
-fn write(
-    sink: &mut Sink,
-    job: &Job,
-    fetched: &Fetched,
-    tree: &Tree<'_>,
-) -> Result<Written, JobError> {
-    loop {
-        match write_once(sink, job, fetched, tree) {
-            Ok(written) => return Ok(written),
-            Err(Interrupted::Failed(error)) => return Err(error),
-            Err(Interrupted::StartAgain) => {
-                let did = &job.message.did;
-                log::warn!(
-                    "did={did}: the connection to Redis was lost in between; writing all events again"
-                );
-            }
-        }
-    }
-}
-
-fn write_once(
-    sink: &mut Sink,
-    job: &Job,
-    fetched: &Fetched,
-    tree: &Tree<'_>,
-) -> Result<Written, Interrupted> {
-    let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
-    let mut written = Written::default();
-    let mut leaves = tree.walk();
-    while let Some(leaf) = leaves.next()? {
-        match writer.record(&leaf, tree.record(&leaf))? {
-            None => written.records += 1,
-            Some(skip) => {
-                written.skipped += 1;
-                log_skip(&job.message.did, &leaf, skip, written.skipped);
-            }
-        }
-    }
-    writer.finish()?;
-    Ok(written)
-}
-
-/// The first skipped records of a repo are said at once; all of them only where somebody listens to more.
-fn log_skip(did: &str, leaf: &Leaf<'_, '_>, skip: Skip, count: u64) {
-    let level = if count <= SKIPS_SAID {
-        log::Level::Warn
-    } else {
-        log::Level::Debug
-    };
-    let key = String::from_utf8_lossy(leaf.key);
-    let (key, cid) = (key.escape_debug(), leaf.value);
-    log::log!(level, "skipped did={did} key={key} cid={cid}: {skip}");
 }
 
 /// Runs a job; a panic becomes an error. What the job touched is in order for the next one: the block store is cleared, and

@@ -219,6 +219,62 @@ fn restarted_without_what_it_had_acknowledged_it_loses_no_record() {
     backfiller.wait_for_line(|line| line.contains("writing all events again"));
 }
 
+/// Redis comes back without the delivery itself: that the message is not pending does not mean that it is done.
+#[test]
+fn restarted_without_the_message_it_still_writes_what_is_in_flight() {
+    let mut stage = Stage::new(&["--save", "3600 1"]);
+    let repo = stage.put_repo(1, 20);
+    stage
+        .server
+        .set_fault(&repo.did, Fault::Hold { after: 1000 });
+    let backfiller = stage.builder().start();
+    backfiller.wait_for_line(|line| line.contains("created group"));
+    stage.command("SAVE");
+    stage.enqueue(&repo);
+    stage.server.wait_until_held(&repo.did, 1);
+    stage.redis.restart();
+    stage.server.release(&repo.did);
+    backfiller.wait_for_line(|line| line.contains(" done did="));
+    assert_done(&mut stage.redis.connection(), &[repo]);
+}
+
+/// A connection that is lost while the server stays costs at most the chunk that was in flight.
+#[test]
+fn a_lost_connection_alone_does_not_write_a_repo_again() {
+    let stage = Stage::new(&[]);
+    let repo = stage.put_repo(1, 2900);
+    stage.enqueue(&repo);
+    let backfiller = stage
+        .builder()
+        .env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", "100")
+        .start();
+    let mut connection = stage.redis.connection();
+    let mut events = Vec::new();
+    for _ in 0..4 {
+        eventually("a chunk is there", || {
+            stream_len(&mut connection, OUTPUT) == 501
+        });
+        stage.command("CLIENT KILL TYPE normal SKIPME yes");
+        // The connection of this test is among those that are killed.
+        connection = stage.redis.connection();
+        events.extend(take_events(&mut connection));
+    }
+    eventually("the message is acknowledged", || {
+        events.extend(take_events(&mut connection));
+        stream_len(&mut connection, INPUT) == 0
+    });
+    events.extend(take_events(&mut connection));
+    assert_at_least_once(&events, &repo);
+    let lines = backfiller.lines();
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.contains("writing all events again"))
+    );
+    // Each kill may have met a chunk in flight, though here all of them wait for room.
+    assert!(events.len() <= 2906 + 4 * 501, "{}", events.len());
+}
+
 #[test]
 fn restarted_at_any_instant_it_loses_nothing() {
     let mut stage = Stage::new(&DURABLE);
@@ -322,6 +378,44 @@ fn refusal_is_waited_out(said: &str, refuse: &[&str], accept: &[&str]) {
             .iter()
             .any(|line| line.contains("failed did="))
     );
+}
+
+/// A database other than 0 is selected at each connection, and that may be refused for a while as anything else.
+#[test]
+fn a_server_that_is_busy_is_waited_for_also_when_a_database_is_to_be_selected() {
+    let stage = Stage::new(&["--busy-reply-threshold", "10"]);
+    let mut busy = stage.redis.connection();
+    let script = std::thread::spawn(move || {
+        let endless = redis::cmd("EVAL")
+            .arg("while true do end")
+            .arg(0)
+            .query::<()>(&mut busy);
+        assert!(endless.is_err(), "it is killed");
+    });
+    let mut connection = stage.redis.connection();
+    eventually("the server is busy", || {
+        let answer: redis::RedisResult<()> = redis::cmd("GET").arg("x").query(&mut connection);
+        answer.is_err_and(|e| e.code() == Some("BUSY"))
+    });
+    let backfiller = stage
+        .builder()
+        .env("REDIS_URL", format!("{}/1", stage.redis.url()))
+        .start();
+    backfiller
+        .wait_for_line(|line| line.contains("Redis cannot be used: ") && line.contains("BUSY"));
+    stage.command("SCRIPT KILL");
+    script.join().expect("the script ends");
+    backfiller.wait_for_line(|line| line.contains("created group"));
+    let streams: usize = redis::pipe()
+        .cmd("SELECT")
+        .arg(1)
+        .ignore()
+        .cmd("EXISTS")
+        .arg(INPUT)
+        .query::<(usize,)>(&mut connection)
+        .expect("EXISTS")
+        .0;
+    assert_eq!(streams, 1);
 }
 
 #[test]

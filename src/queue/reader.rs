@@ -97,8 +97,8 @@ impl Reader {
                 }
                 Err(Stop::Error(e)) => {
                     // insist() waits until Redis can be used again, or says that waiting does not help. Acknowledging an
-                    // entry that cannot exist changes nothing, but is refused whenever reading from the group would be: a
-                    // replica or a server without memory would answer a PING.
+                    // entry that cannot exist changes nothing, but is refused where reading from the group is: a replica
+                    // would answer a PING.
                     let mut probe = redis::cmd("XACK");
                     probe
                         .arg(&config.backfill_stream)

@@ -48,12 +48,11 @@ impl Chunk {
         resp::command(&mut self.commands, &[b"XLEN", output]);
     }
 
-    /// Reads the replies to MULTI, to each command, to EXEC and to XLEN. Returns the length of the output.
+    /// Reads the replies to MULTI, to each command, to EXEC and to XLEN.
     ///
     /// # Errors
-    /// What kept the transaction from being executed, or an error inside it. All replies have been read then, but where the
-    /// connection failed.
-    pub fn read_replies(&self, link: &mut Link) -> RedisResult<u64> {
+    /// What kept the transaction from being executed. All replies have been read then, but where the connection failed.
+    pub fn read_replies(&self, link: &mut Link) -> RedisResult<Executed> {
         // An error while queuing makes EXEC refuse all; it says more than EXEC's own.
         let mut refused: Option<RedisError> = None;
         for _ in 0..=self.queued {
@@ -66,21 +65,35 @@ impl Chunk {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        let unexpected = |what| RedisError::from((ErrorKind::UnexpectedReturnType, what));
-        let Value::Array(replies) = executed.extract_error()? else {
-            return Err(unexpected("EXEC was not answered with an array"));
+        if let Value::ServerError(e) = executed {
+            return Err(e.into());
+        }
+        let Value::Array(replies) = executed else {
+            let what = "EXEC was not answered with an array";
+            return Err((ErrorKind::UnexpectedReturnType, what).into());
         };
-        if replies.len() != self.queued {
-            return Err(unexpected(
-                "EXEC was answered with another number of replies",
-            ));
-        }
-        // XACK is the last but one.
-        if self.last && replies[self.queued - 2] == Value::Int(0) {
-            log::warn!(
-                "the message had been acknowledged by somebody else; its events may be there twice"
-            );
-        }
-        Ok(redis::from_redis_value(length.extract_error()?)?)
+        Ok(Executed {
+            // XACK is the last but one.
+            acknowledged: self.last
+                && replies.len() == self.queued
+                && replies[self.queued - 2] != Value::Int(0),
+            failure: replies
+                .into_iter()
+                .find_map(|reply| reply.extract_error().err()),
+            length: length
+                .extract_error()
+                .ok()
+                .and_then(|length| redis::from_redis_value(length).ok()),
+        })
     }
+}
+
+/// What became of a transaction that was executed.
+pub struct Executed {
+    /// Whether the message was still pending, and is acknowledged now; of the last chunk.
+    pub acknowledged: bool,
+    /// The first command of it that failed; the others have been executed all the same.
+    pub failure: Option<RedisError>,
+    /// The length of the output after it, where Redis said it.
+    pub length: Option<u64>,
 }

@@ -5,11 +5,12 @@
 //!   only together with its last events (I1, `tests/delivery.rs`).
 //! - Before each chunk the output has [`room`] (`tests/backpressure.rs`).
 //! - One EXEC is in flight, never two; the next chunk is encoded while Redis executes it.
+//! - A chunk is kept until Redis has answered. When the connection is lost before that, it is sent again, so that its events may be
+//!   there twice; but for the last one, where the message that is no longer pending says that it was executed.
 //! - Redis that was away may have come back without what it had acknowledged (a fail-over, a crash without an append-only
-//!   file). So a connection that is lost after the first chunk of a repo means that all of them are written again, and the blocks
-//!   are kept until the last is answered. A chunk that nothing came before is sent again. Either way events may be there twice,
-//!   and none is missing (`tests/redis_away.rs`). Only where the last chunk's message is no longer pending was that chunk
-//!   executed, and all before it.
+//!   file). So where a new connection meets another server, or the same after a restart, all events of the repo are written again,
+//!   whatever that server says of the message; and the blocks are kept until the last chunk is answered. Events may be there twice,
+//!   and none is missing (`tests/redis_away.rs`).
 //! - Each reply inside an EXEC is looked at; an error there (a key of another type) ends the process, for half a transaction
 //!   cannot be taken back, and the message is written into the log.
 
@@ -22,7 +23,7 @@ use std::time::SystemTime;
 
 use redis::{RedisError, RedisResult};
 
-use self::chunk::{Chunk, KEEP};
+use self::chunk::{Chunk, Executed, KEEP};
 use self::room::{Room, Said};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
@@ -64,8 +65,8 @@ pub struct Sink {
     output: Vec<u8>,
     metrics: Arc<Metrics>,
     slot: Arc<Slot>,
-    /// The connection on which chunks of this repo have been answered, if any has.
-    answered_on: Option<u64>,
+    /// The incarnation of the server that this repo's events are written to.
+    incarnation: u64,
     /// The chunk that is being filled.
     filling: Chunk,
     /// The chunk that is to be executed next.
@@ -102,7 +103,7 @@ impl Sink {
             output: config.firehose_stream.clone().into_bytes(),
             metrics,
             slot,
-            answered_on: None,
+            incarnation: 0,
             filling: Chunk::default(),
             sent: Chunk::default(),
             in_flight: false,
@@ -121,7 +122,8 @@ impl Sink {
 
     /// Begins the events of a proven repo.
     pub fn begin<'s>(&'s mut self, job: &'s Job, commit: &cid::Cid, rev: &str) -> Writer<'s> {
-        self.answered_on = None;
+        self.incarnation = self.link.incarnation();
+        self.slot.begin_records();
         Writer {
             events: Events::new(&job.message.did, commit, rev, SystemTime::now()),
             sink: self,
@@ -137,7 +139,7 @@ impl Sink {
         self.filling.clear();
         // Where this does not succeed, settle() looks into it.
         self.in_flight = self.link.is_open()
-            && !self.is_renewed()
+            && self.link.incarnation() == self.incarnation
             && self.link.send(&self.sent.commands).is_ok();
         Ok(())
     }
@@ -153,38 +155,27 @@ impl Sink {
             sent,
             input,
             group,
-            answered_on,
+            incarnation,
             ..
         } = self;
         let settled = link.insist(Patience::UntilDone, |link| {
             if !mem::take(&mut in_flight) {
                 link.open()?;
+                if link.incarnation() != *incarnation {
+                    return Ok(Settled::Never);
+                }
                 if sent.last && !queue::is_pending(link, input, group, &job.id)? {
                     return Ok(Settled::Earlier);
-                }
-                if answered_on.is_some_and(|before| before != link.connections()) {
-                    return Ok(Settled::Never);
                 }
                 link.send(&sent.commands)?;
             }
             sent.read_replies(link).map(Settled::Now)
         });
         match settled {
-            Ok(Settled::Now(length)) => {
-                self.room.heard(length);
-                self.answered_on = Some(self.link.connections());
-            }
-            Ok(Settled::Earlier) => {}
+            Ok(Settled::Now(executed)) => self.executed(executed, job)?,
+            Ok(Settled::Earlier) => self.room.heard(None),
             Ok(Settled::Never) => return Err(Interrupted::StartAgain),
-            Err(Stop::Error(e)) => {
-                let value = String::from_utf8_lossy(&job.value);
-                let value = value.escape_debug();
-                log::error!(
-                    "entry {} may be removed without all its events: {value}",
-                    job.id
-                );
-                return Err(refused("a chunk", &e).into());
-            }
+            Err(Stop::Error(e)) => return Err(refused("a chunk", &e).into()),
             Err(Stop::Shutdown) => return Err(JobError::new(Reason::Redis, "stopped").into()),
         }
         self.metrics.records.add(self.sent.creates as u64);
@@ -193,10 +184,21 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether chunks of this repo have been answered on a connection that is lost.
-    fn is_renewed(&self) -> bool {
-        self.answered_on
-            .is_some_and(|before| before != self.link.connections())
+    fn executed(&mut self, executed: Executed, job: &Job) -> Result<(), Interrupted> {
+        let (id, did) = (&job.id, &job.message.did);
+        self.room.heard(executed.length);
+        if let Some(e) = executed.failure {
+            if self.sent.last {
+                let value = String::from_utf8_lossy(&job.value);
+                let value = value.escape_debug();
+                log::error!("entry {id} is removed without all its events: {value}");
+            }
+            return Err(refused("a command of a chunk", &e).into());
+        }
+        if self.sent.last && !executed.acknowledged {
+            log::warn!("did={did} id={id}: the message was not pending any more");
+        }
+        Ok(())
     }
 
     /// Forgets what is being written, and a connection whose replies nobody will read.
@@ -211,8 +213,8 @@ impl Sink {
 
 /// When the chunk that was sent was executed.
 enum Settled {
-    /// Just now; the output has this length.
-    Now(u64),
+    /// Just now.
+    Now(Executed),
     /// Before its connection was lost.
     Earlier,
     /// It must not be, before those that came before it are there again.

@@ -57,9 +57,9 @@ impl Room {
         }
     }
 
-    /// The length has been heard just now.
-    pub fn heard(&mut self, length: u64) {
-        self.length = Some((length, Instant::now()));
+    /// The length has been heard just now, or could not be.
+    pub fn heard(&mut self, length: Option<u64>) {
+        self.length = length.map(|length| (length, Instant::now()));
     }
 
     /// Waits until the output is below the mark. Returns `false` when shutdown came first and patience ends with it.
@@ -83,7 +83,7 @@ impl Room {
                 Err(Stop::Shutdown) => return Ok(false),
                 Err(Stop::Error(e)) => return Err(super::refused("XLEN", &e)),
             };
-            self.heard(length);
+            self.heard(Some(length));
             if length < self.high_water_mark {
                 if announced {
                     let seconds = began.elapsed().as_secs_f64();

@@ -41,12 +41,17 @@ has_ended() {
 
 data=$(pwd)/.run
 pidfile=$data/redis.pid
+# There from when the private Redis is told to end until it has.
+ending=$data/ending
 
-# One that is still ending from the last time would be taken for one that stays.
-if [ -f "$pidfile" ]; then
-    wait_until has_ended "$(cat "$pidfile")" || true
+if [ -n "${REDIS_URL:-}" ]; then
+    exec "$@"
 fi
-if [ -n "${REDIS_URL:-}" ] || redis_listens; then
+if [ -f "$ending" ]; then
+    echo "waiting for the private Redis of the last run to end" >&2
+    wait_until test ! -f "$ending" || rm -f "$ending"
+fi
+if redis_listens; then
     exec "$@"
 fi
 
@@ -74,6 +79,8 @@ while is_running "$child"; do
     # A signal ends `wait` but not the program.
     wait "$child" && status=0 || status=$?
 done
+touch "$ending"
 kill "$redis" 2>/dev/null || true
 wait_until has_ended "$redis" || true
+rm -f "$ending"
 exit "$status"
