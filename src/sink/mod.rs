@@ -203,9 +203,10 @@ impl Sink {
 
     /// Forgets what is being written, and a connection whose replies nobody will read.
     fn abandon(&mut self) {
-        if mem::take(&mut self.in_flight) {
+        if self.sent.queued > 0 {
             self.link.give_up();
         }
+        self.in_flight = false;
         self.sent.clear();
         self.filling.clear();
     }
