@@ -71,7 +71,9 @@ pub struct Sink {
     filling: Chunk,
     /// The chunk that is to be executed next.
     sent: Chunk,
-    /// Whether that chunk has been sent and its replies are to be read.
+    /// Whether that chunk has been sent, be it in part.
+    tried: bool,
+    /// Whether its replies are to be read.
     in_flight: bool,
     /// The event that is being encoded.
     event: Vec<u8>,
@@ -106,6 +108,7 @@ impl Sink {
             incarnation: 0,
             filling: Chunk::default(),
             sent: Chunk::default(),
+            tried: false,
             in_flight: false,
             event: Vec::new(),
             keys: KeyParser::default(),
@@ -138,9 +141,8 @@ impl Sink {
         mem::swap(&mut self.filling, &mut self.sent);
         self.filling.clear();
         // Where this does not succeed, settle() looks into it.
-        self.in_flight = self.link.is_open()
-            && self.link.incarnation() == self.incarnation
-            && self.link.send(&self.sent.commands).is_ok();
+        self.tried = self.link.is_open() && self.link.incarnation() == self.incarnation;
+        self.in_flight = self.tried && self.link.send(&self.sent.commands).is_ok();
         Ok(())
     }
 
@@ -150,6 +152,7 @@ impl Sink {
             return Ok(());
         }
         let mut in_flight = mem::take(&mut self.in_flight);
+        let mut tried = mem::take(&mut self.tried);
         let Sink {
             link,
             sent,
@@ -164,9 +167,11 @@ impl Sink {
                 if link.incarnation() != *incarnation {
                     return Ok(Settled::Never);
                 }
-                if sent.last && !queue::is_pending(link, input, group, &job.id)? {
+                // What was never sent cannot have been executed, whatever has become of the message.
+                if tried && sent.last && !queue::is_pending(link, input, group, &job.id)? {
                     return Ok(Settled::Earlier);
                 }
+                tried = true;
                 link.send(&sent.commands)?;
             }
             sent.read_replies(link).map(Settled::Now)
@@ -206,7 +211,7 @@ impl Sink {
         if self.sent.queued > 0 {
             self.link.give_up();
         }
-        self.in_flight = false;
+        (self.tried, self.in_flight) = (false, false);
         self.sent.clear();
         self.filling.clear();
     }
