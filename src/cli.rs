@@ -16,7 +16,7 @@ use clap::Parser;
     version,
     max_term_width = 110,
     after_help = "Exit status: 0 done; 1 failure at run time; 2 usage or configuration; 3 the drain was cut by its time-out; \
-                  130 second Ctrl-C.\n\nThe first Ctrl-C (or SIGTERM) stops reading, finishes the repos in flight and ends; the \
+                  4 another process took the consumer name; 130 second Ctrl-C.\n\nThe first Ctrl-C (or SIGTERM) stops reading, finishes the repos in flight and ends; the \
                   second ends at once."
 )]
 pub struct Cli {
@@ -55,6 +55,22 @@ pub struct Cli {
     /// Stream of dead letters [default: repo_backfill_dlq]
     #[arg(long, env = "BACKFILLER_DLQ_STREAM", value_name = "KEY")]
     pub dlq_stream: Option<String>,
+
+    /// Attempts after which a message becomes a dead letter [default: 8]
+    #[arg(long, env = "BACKFILLER_MAX_ATTEMPTS", value_name = "N")]
+    pub max_attempts: Option<String>,
+
+    /// Milliseconds that a message waits after its first failure; each further one doubles it [default: 30000]
+    #[arg(long, env = "BACKFILLER_RETRY_INITIAL_BACKOFF_MS", value_name = "MS")]
+    pub retry_initial_backoff_ms: Option<String>,
+
+    /// Milliseconds that a message waits at most [default: 3600000]
+    #[arg(long, env = "BACKFILLER_RETRY_MAX_BACKOFF_MS", value_name = "MS")]
+    pub retry_max_backoff_ms: Option<String>,
+
+    /// Seconds without a sign of life after which other instances take messages over, 1 to 3600 [default: 60]
+    #[arg(long, env = "BACKFILLER_LEASE_SECS", value_name = "SECS")]
+    pub lease_secs: Option<String>,
 
     /// Directory of did:plc documents; a mirror is fine [default: https://plc.directory]
     #[arg(

@@ -37,6 +37,14 @@ pub struct Config {
     pub concurrency: usize,
     /// Length of the output stream, in entries, at which writing waits.
     pub high_water_mark: u64,
+    /// Attempts, in deliveries of a message, after which it becomes a dead letter.
+    pub max_attempts: u64,
+    /// How long a message waits after its first attempt that failed; each further one doubles it.
+    pub initial_backoff: Duration,
+    /// How long a message waits at most.
+    pub max_backoff: Duration,
+    /// After how long without a sign of life a message may be taken over by another instance.
+    pub lease: Duration,
     /// Directory of did:plc documents, without a slash at the end.
     pub plc_url: String,
     /// How long one download may take as a whole.
@@ -113,6 +121,30 @@ impl Config {
                 1,
                 u64::MAX,
             )?,
+            max_attempts: number(
+                "BACKFILLER_MAX_ATTEMPTS",
+                &cli.max_attempts,
+                8,
+                1,
+                1_000_000,
+            )?,
+            initial_backoff: millis(
+                "BACKFILLER_RETRY_INITIAL_BACKOFF_MS",
+                &cli.retry_initial_backoff_ms,
+                30_000,
+            )?,
+            max_backoff: millis(
+                "BACKFILLER_RETRY_MAX_BACKOFF_MS",
+                &cli.retry_max_backoff_ms,
+                3_600_000,
+            )?,
+            lease: Duration::from_secs(number(
+                "BACKFILLER_LEASE_SECS",
+                &cli.lease_secs,
+                60,
+                1,
+                3600,
+            )?),
             plc_url: plc_url(&cli.plc_url)?,
             http_timeout: seconds(
                 "BACKFILLER_HTTP_TIMEOUT_SECS",
@@ -142,6 +174,7 @@ impl Config {
             log: log_filter(&cli.log)?,
         };
         config.streams_differ()?;
+        config.backoff_grows()?;
         Ok(config)
     }
 
@@ -162,6 +195,20 @@ impl Config {
         }
         Ok(())
     }
+
+    fn backoff_grows(&self) -> Result<(), ConfigError> {
+        if self.max_backoff >= self.initial_backoff {
+            return Ok(());
+        }
+        Err(refuse(
+            "BACKFILLER_RETRY_MAX_BACKOFF_MS",
+            &self.max_backoff.as_millis().to_string(),
+            format!(
+                "not less than BACKFILLER_RETRY_INITIAL_BACKOFF_MS, which is {}",
+                self.initial_backoff.as_millis()
+            ),
+        ))
+    }
 }
 
 impl fmt::Display for Config {
@@ -169,8 +216,8 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "redis={} consumer={} group={} input={} output={} dead_letters={} concurrency={} high_water_mark={} plc={} \
-             http_timeout={}s gzip={} max_repo_bytes={} private_hosts={} shutdown_timeout={}s",
+            "redis={} consumer={} group={} input={} output={} dead_letters={} concurrency={} high_water_mark={} \
+             max_attempts={} backoff={}ms..{}ms lease={}s plc={} http_timeout={}s gzip={} max_repo_bytes={} private_hosts={} shutdown_timeout={}s",
             self.redis_shown,
             self.consumer,
             self.group,
@@ -179,6 +226,10 @@ impl fmt::Display for Config {
             self.dlq_stream,
             self.concurrency,
             self.high_water_mark,
+            self.max_attempts,
+            self.initial_backoff.as_millis(),
+            self.max_backoff.as_millis(),
+            self.lease.as_secs(),
             redact(&self.plc_url),
             self.http_timeout.as_secs(),
             self.http_gzip,
@@ -236,6 +287,15 @@ fn seconds(
     min: u64,
 ) -> Result<Duration, ConfigError> {
     number(variable, value, default, min, 86_400).map(Duration::from_secs)
+}
+
+/// At most a day, and more than nothing: a retry without any pause would be a loop.
+fn millis(
+    variable: &'static str,
+    value: &Option<String>,
+    default: u64,
+) -> Result<Duration, ConfigError> {
+    number(variable, value, default, 1, 86_400_000).map(Duration::from_millis)
 }
 
 fn boolean(variable: &'static str, value: &Option<String>) -> Result<bool, ConfigError> {
@@ -351,6 +411,10 @@ mod tests {
         assert_eq!(config.dlq_stream, "repo_backfill_dlq");
         assert_eq!(config.concurrency, 2);
         assert_eq!(config.high_water_mark, 100_000);
+        assert_eq!(config.max_attempts, 8);
+        assert_eq!(config.initial_backoff, Duration::from_secs(30));
+        assert_eq!(config.max_backoff, Duration::from_secs(3600));
+        assert_eq!(config.lease, Duration::from_secs(60));
         assert_eq!(config.plc_url, "https://plc.directory");
         assert_eq!(config.http_timeout, Duration::from_secs(600));
         assert!(!config.http_gzip);
@@ -379,6 +443,15 @@ mod tests {
         assert_eq!(
             error(|c| c.concurrency = Some("1025".to_owned())),
             "BACKFILLER_CONCURRENCY=1025 is not accepted: a whole number from 1 to 1024"
+        );
+        assert_eq!(
+            error(|c| c.lease_secs = Some("0".to_owned())),
+            "BACKFILLER_LEASE_SECS=0 is not accepted: a whole number from 1 to 3600"
+        );
+        assert_eq!(
+            error(|c| c.retry_max_backoff_ms = Some("29999".to_owned())),
+            "BACKFILLER_RETRY_MAX_BACKOFF_MS=29999 is not accepted: not less than \
+             BACKFILLER_RETRY_INITIAL_BACKOFF_MS, which is 30000"
         );
         assert!(
             error(|c| c.consumer = None)
