@@ -3,9 +3,12 @@
 //! It runs on the main thread. Every other thread reports its end through one channel, by a guard that is dropped with the thread's
 //! closure, so that a thread that panics reports as well. Between those reports the supervisor writes the heartbeat and the
 //! progress lines. When shutdown is asked for, by a signal or by a thread that cannot go on, it waits for the threads as long as
-//! the drain may take; then it returns, and the end of the process ends what is left. Pinned by `tests/shutdown.rs`.
+//! the drain may take, and gives back what they hold then; the keeper ends last. Then it returns, and the end of the process ends
+//! what is left. Pinned by `tests/shutdown.rs`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,9 @@ use crate::fetch::resolver::Resolver;
 use crate::identity::Identities;
 use crate::lines::Lines;
 use crate::metrics::Metrics;
+use crate::queue::held::Held;
+use crate::queue::lease::Keeper;
+use crate::queue::name::{Name, Taken};
 use crate::queue::reader::{Reader, create_group};
 use crate::shutdown::Shutdown;
 use crate::sink::room::Said;
@@ -46,6 +52,8 @@ pub enum ExitStatus {
     Usage = 2,
     /// The drain was cut by its time-out.
     DrainCut = 3,
+    /// Another process has taken the consumer name.
+    NameLost = 4,
 }
 
 /// Runs until shutdown.
@@ -75,29 +83,46 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
     log::info!("{config}");
     let metrics = Arc::new(Metrics::default());
     let mut link = Link::new(&config.redis, shutdown)?;
-    let status = if prepare(&mut link, &config)? {
-        let mut crew = Crew::start(&config, shutdown, &metrics)?;
-        watch(&mut crew, &config, shutdown, &metrics)
-    } else {
-        ExitStatus::Done
+    let status = match prepare(&mut link, &config, shutdown)? {
+        Some(name) => {
+            let mut crew = Crew::start(&config, name, shutdown, &metrics)?;
+            let status = watch(&mut crew, &config, shutdown, &metrics);
+            crew.end(status)
+        }
+        None => ExitStatus::Done,
     };
     log::info!("summary {metrics}");
     Ok(status)
 }
 
-/// Checks the server and creates the group. Returns `false` when shutdown came first.
-fn prepare(link: &mut Link, config: &Config) -> Result<bool, StartError> {
-    let checked = link.insist(Patience::UntilShutdown, |link| {
-        let refusal = refusal(link, config)?;
-        if refusal.is_none() {
-            create_group(link, config)?;
+/// Checks the server, takes the consumer name and creates the group. `None`: shutdown came first.
+fn prepare(
+    link: &mut Link,
+    config: &Config,
+    shutdown: &Shutdown,
+) -> Result<Option<Name>, StartError> {
+    let refused = link.insist(Patience::UntilShutdown, |link| refusal(link, config));
+    match refused {
+        Ok(None) => {}
+        Ok(Some(refusal)) => return Err(StartError::Refused(refusal)),
+        Err(Stop::Shutdown) => return Ok(None),
+        Err(Stop::Error(e)) => return Err(e.into()),
+    }
+    let name = Name::new(config);
+    match name.take(link, shutdown) {
+        Ok(Taken::Yes) => {}
+        Ok(Taken::By(holder)) => {
+            return Err(StartError::Refused(format!(
+                "the consumer name {} is held by {holder}: each process needs a name of its own",
+                config.consumer
+            )));
         }
-        Ok(refusal)
-    });
-    match checked {
-        Ok(None) => Ok(true),
-        Ok(Some(refusal)) => Err(StartError::Refused(refusal)),
-        Err(Stop::Shutdown) => Ok(false),
+        Ok(Taken::Shutdown) | Err(Stop::Shutdown) => return Ok(None),
+        Err(Stop::Error(e)) => return Err(e.into()),
+    }
+    match link.insist(Patience::UntilShutdown, |link| create_group(link, config)) {
+        Ok(()) => Ok(Some(name)),
+        Err(Stop::Shutdown) => Ok(None),
         Err(Stop::Error(e)) => Err(e.into()),
     }
 }
@@ -136,7 +161,12 @@ fn refusal(link: &mut Link, config: &Config) -> RedisResult<Option<String>> {
 /// The threads, and how they report their end.
 struct Crew {
     threads: Vec<JoinHandle<()>>,
+    keeper: JoinHandle<()>,
     ended: Receiver<End>,
+    /// Dropped to tell the keeper that all others have ended.
+    others: Sender<Infallible>,
+    held: Arc<Held>,
+    name_lost: Arc<AtomicBool>,
     slots: Vec<Arc<Slot>>,
 }
 
@@ -153,10 +183,22 @@ enum End {
 impl Crew {
     fn start(
         config: &Arc<Config>,
+        name: Name,
         shutdown: &Shutdown,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let (end, ended) = unbounded();
+        let (others, others_ended) = bounded(0);
+        let (held, name_lost) = (Arc::new(Held::default()), Arc::new(AtomicBool::new(false)));
+        let keeper = Keeper::new(
+            Arc::clone(config),
+            name,
+            Arc::clone(&held),
+            Arc::clone(metrics),
+            shutdown,
+            Arc::clone(&name_lost),
+        )?;
+        let keeper = spawn("keeper".to_owned(), &end, move || keeper.run(&others_ended))?;
         let (resolver, mut threads) = Resolver::start(config.concurrency)?;
         // As many jobs wait as are worked on: enough that no worker waits for the reader, and no more is hoarded.
         let (sender, jobs) = bounded(config.concurrency);
@@ -172,17 +214,49 @@ impl Crew {
             let worker = Worker::new(shared.clone(), jobs.clone(), Arc::clone(slot), &resolver)?;
             threads.push(spawn(format!("worker-{n}"), &end, move || worker.run())?);
         }
-        let reader = Reader::new(Arc::clone(config), sender, shutdown, Arc::clone(metrics))?;
+        let reader = Reader::new(
+            Arc::clone(config),
+            (sender, jobs),
+            Arc::clone(&held),
+            shutdown,
+            Arc::clone(metrics),
+        )?;
         threads.push(spawn("reader".to_owned(), &end, move || reader.run())?);
         Ok(Crew {
             threads,
+            keeper,
             ended,
+            others,
+            held,
+            name_lost,
             slots,
         })
     }
-}
 
-impl Crew {
+    /// Gives back what is still held and ends the keeper; joins all threads that have ended.
+    fn end(mut self, status: ExitStatus) -> ExitStatus {
+        self.held.release_all();
+        drop(self.others);
+        // A look-up of a name cannot be stopped, and the resolver's threads are all that may still run, unless the drain was
+        // cut: what does not end in time is left to the end of the process.
+        if status == ExitStatus::DrainCut {
+            self.threads.clear();
+        }
+        self.threads.push(self.keeper);
+        let limit = Instant::now() + IDLE_GRACE;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < limit {
+            thread::sleep(JOIN_POLL);
+        }
+        for thread in self.threads.drain(..).filter(JoinHandle::is_finished) {
+            // A panic has been reported already.
+            let _ = thread.join();
+        }
+        if status == ExitStatus::Done && self.name_lost.load(Relaxed) {
+            return ExitStatus::NameLost;
+        }
+        status
+    }
+
     /// How many workers have a repo.
     fn in_flight(&self) -> usize {
         let slots = self.slots.iter();
@@ -222,7 +296,7 @@ fn spawn(
 
 /// Waits until all threads have ended, or the drain has lasted too long.
 fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metrics) -> ExitStatus {
-    // Workers and reader; the resolver's threads end when all of these have.
+    // Workers and reader; the resolver's threads end when all of these have, and the keeper is told to.
     let mut running = config.concurrency + 1;
     let mut status = ExitStatus::Done;
     let mut lines = Lines::new(config, shutdown);
@@ -254,7 +328,7 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
             let in_flight = crew.in_flight();
             if now >= deadline && in_flight > 0 {
                 log::warn!(
-                    "the drain is cut with {in_flight} repos in flight; they stay pending, but for one just written"
+                    "the drain is cut with {in_flight} repos in flight; they are released, and others go on with them"
                 );
                 return match status {
                     ExitStatus::Done => ExitStatus::DrainCut,
@@ -267,16 +341,6 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
             }
         }
         lines.write_due(&crew.slots, metrics, now);
-    }
-    // A look-up of a name cannot be stopped, and the resolver's threads are all that may still run: what does not end in time is
-    // left to the end of the process.
-    let limit = Instant::now() + IDLE_GRACE;
-    while crew.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < limit {
-        thread::sleep(JOIN_POLL);
-    }
-    for thread in crew.threads.drain(..).filter(JoinHandle::is_finished) {
-        // A panic has been reported already.
-        let _ = thread.join();
     }
     status
 }

@@ -2,8 +2,8 @@
 //!
 //! Rules: connecting, reading and writing have time-outs (but for the resolution of the server's name), and TCP keepalive is
 //! on. A connection on which anything went wrong on the way (I/O error, time-out, protocol) is never used again: a late reply
-//! would be taken for that of the next command. Each new connection asks who the server is, so that whoever has been promised
-//! something knows when another server, or the same after a restart, is there in its place ([`Link::incarnation`]).
+//! would be taken for that of the next command. Connections are numbered, because what is watched on one is not watched on the
+//! next: [`Link::send_on`] sends on that very connection or not at all.
 //! [`Link::insist`] waits out what passes (Redis away, loading, read-only, out of memory, …) and says so once; what does not pass
 //! by waiting (a wrong password, a wrong type of key) it returns.
 
@@ -15,6 +15,7 @@ use redis::{
     Client, Cmd, Connection, ConnectionInfo, FromRedisValue, RedisError, RedisResult, Value,
 };
 
+use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
 
 /// How long Redis may take to accept a connection.
@@ -70,9 +71,8 @@ pub struct Link {
     connection: Option<Connection>,
     /// The database to select: by our own command, because the redis crate's hides why it is refused.
     database: i64,
-    /// Who the server of the last connection was.
-    server: Option<Server>,
-    incarnation: u64,
+    /// How many connections there have been.
+    generation: u64,
     shutdown: Shutdown,
     reply_timeout: Duration,
 }
@@ -96,8 +96,7 @@ impl Link {
             client: Client::open(info)?,
             connection: None,
             database,
-            server: None,
-            incarnation: 0,
+            generation: 0,
             shutdown: shutdown.clone(),
             reply_timeout: REPLY_TIMEOUT,
         })
@@ -131,6 +130,29 @@ impl Link {
             None => Err(not_connected()),
         };
         self.keep_if_sound(result)
+    }
+
+    /// The same on the connection of this number, and on no other.
+    ///
+    /// # Errors
+    /// Of the way; also where that connection is gone.
+    pub fn send_on(&mut self, generation: u64, commands: &[u8]) -> RedisResult<()> {
+        if !self.is_connected_as(generation) {
+            return Err(not_connected());
+        }
+        self.send(commands)
+    }
+
+    /// Sends commands and reads as many replies; all are read before any is judged, so that the connection stays in step.
+    ///
+    /// # Errors
+    /// Of the way. What Redis refuses is a [`Value::ServerError`] among the replies.
+    pub fn pipeline(&mut self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+        if commands.count == 0 {
+            return Ok(Vec::new());
+        }
+        self.send(&commands.bytes)?;
+        (0..commands.count).map(|_| self.receive()).collect()
     }
 
     /// Reads one reply. An error that Redis replies is a [`Value::ServerError`], also inside of arrays.
@@ -194,15 +216,14 @@ impl Link {
         self.connection = None;
     }
 
-    /// Whether there is a connection.
-    pub fn is_open(&self) -> bool {
-        self.connection.is_some()
+    /// The number of the present connection, or of the last one.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
-    /// Grows whenever a connection meets another server than the one before, or the same after a restart: what the last one
-    /// acknowledged may be unknown to this one.
-    pub fn incarnation(&self) -> u64 {
-        self.incarnation
+    /// Whether the connection of this number is there.
+    pub fn is_connected_as(&self, generation: u64) -> bool {
+        self.connection.is_some() && self.generation == generation
     }
 
     /// Connects, where there is no connection.
@@ -221,12 +242,7 @@ impl Link {
                 .arg(self.database)
                 .exec(&mut connection)?;
         }
-        let server = Server::of(&mut connection)?;
-        // One that does not say who it is may always be another.
-        if server.is_none() || server != self.server {
-            self.incarnation += 1;
-        }
-        self.server = server;
+        self.generation += 1;
         self.connection = Some(connection);
         Ok(())
     }
@@ -239,36 +255,13 @@ impl Link {
     }
 }
 
-fn not_connected() -> RedisError {
+/// The error of a connection that is not there any more: it passes by connecting again.
+pub fn not_connected() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::NotConnected).into()
 }
 
-/// What tells one server, and one life of it, from another.
-#[derive(PartialEq, Eq)]
-struct Server {
-    /// Chosen anew at each start.
-    run_id: String,
-    /// Of the data: a replica that follows another master has other data.
-    replication_id: String,
-}
-
-impl Server {
-    fn of(connection: &mut Connection) -> RedisResult<Option<Self>> {
-        let mut info = redis::cmd("INFO");
-        info.arg("server").arg("replication");
-        let info: redis::InfoDict = info.query(connection)?;
-        let (run_id, replication_id) = (info.get("run_id"), info.get("master_replid"));
-        Ok(run_id
-            .zip(replication_id)
-            .map(|(run_id, replication_id)| Server {
-                run_id,
-                replication_id,
-            }))
-    }
-}
-
-/// Whether the server is still the one to talk to: it refuses to do more for now, and has lost nothing. All other errors may
-/// mean that another server has taken its place.
+/// Whether the connection is kept: the server refuses to do more for now. All other errors may mean that another server is to
+/// be talked to (a fail-over), which only a new connection finds.
 fn stays(error: &RedisError) -> bool {
     matches!(
         error.code(),

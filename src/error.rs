@@ -106,11 +106,10 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What becomes of a message whose job failed. Malformed messages go to the dead letters where they are read, and
-/// [`Class::Fatal`] ends the process; the messages of all other failed jobs stay pending.
+/// What becomes of a message whose job failed; the limits are those of [`retry`](crate::queue::retry).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// No attempt can succeed.
+    /// No attempt can succeed: a dead letter at once.
     Final,
     /// The account is probably gone; a second look is enough.
     Gone,
@@ -118,10 +117,38 @@ pub enum Class {
     Invalid,
     /// May succeed next time.
     Retry,
-    /// Was not really tried; not a failure of the repo.
+    /// Was not really tried; not a failure of the repo, and not charged.
     Deferred,
     /// The process cannot go on.
     Fatal,
+}
+
+impl Class {
+    const ALL: [Class; 6] = [
+        Class::Final,
+        Class::Gone,
+        Class::Invalid,
+        Class::Retry,
+        Class::Deferred,
+        Class::Fatal,
+    ];
+
+    /// As it stands in the progress hash.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Final => "final",
+            Class::Gone => "gone",
+            Class::Invalid => "invalid",
+            Class::Retry => "retry",
+            Class::Deferred => "deferred",
+            Class::Fatal => "fatal",
+        }
+    }
+
+    /// The class of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Class::ALL.into_iter().find(|class| class.name() == name)
+    }
 }
 
 /// Why a job did not end in events.

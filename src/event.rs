@@ -27,8 +27,9 @@ pub struct Events {
 
 impl Events {
     /// For the repo of `did` at `commit`; `did` and `rev` have been checked for their syntax.
-    pub fn new(did: &str, commit: &Cid, rev: &str, time: SystemTime) -> Self {
-        let time = timestamp(time);
+    ///
+    /// `time` is a [`timestamp`], that of now or, where a repo is resumed, that of its first events.
+    pub fn new(did: &str, commit: &Cid, rev: &str, time: &str) -> Self {
         let rest = format!(
             r#""seq":{SEQ_BACKFILL},"time":"{time}","did":"{did}","commit":"{commit}","rev":"{rev}""#
         );
@@ -76,6 +77,17 @@ pub fn timestamp(time: SystemTime) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
+/// Whether a text can be a [`timestamp`]: it goes into the events as it is.
+pub fn is_timestamp(text: &str) -> bool {
+    text.parse::<Timestamp>().is_ok() && text.bytes().all(|b| !matches!(b, b'"' | b'\\' | b' '))
+}
+
+/// Milliseconds since 1970; 0 for a clock before it.
+pub fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -88,7 +100,9 @@ mod tests {
             .parse()
             .unwrap();
         let time = UNIX_EPOCH + Duration::from_millis(1_700_000_000_007);
-        let events = Events::new("did:plc:abc", &commit, "3kl7ad7zmfk2r", time);
+        let time = timestamp(time);
+        assert!(is_timestamp(&time) && !is_timestamp("soon\""));
+        let events = Events::new("did:plc:abc", &commit, "3kl7ad7zmfk2r", &time);
         assert_eq!(
             std::str::from_utf8(events.repo()).unwrap(),
             r#"{"type":"repo","seq":-1,"time":"2023-11-14T22:13:20.007Z","did":"did:plc:abc","commit":"bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a","rev":"3kl7ad7zmfk2r"}"#

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!  input stream, consumer group
-//!       │ XREADGROUP
+//!       │ XREADGROUP; what is due again is claimed from the pending list
 //!       ▼
 //!  reader thread ──► bounded channel
 //!                         │ Job
 //!       ┌─────────────────┴──────────────────┐
 //!       ▼                                    ▼
 //!  worker-0 … worker-(N-1): one blocking Redis connection and one ureq agent each
+//!       acquire    this message is ours: attempt, fence, where to go on
 //!       fetch      com.atproto.sync.getRepo, bytes as they arrive
 //!       car        frames → hash-checked blocks
 //!       identity   DID → signing key
@@ -21,7 +22,8 @@
 //!  output stream
 //! ```
 //!
-//! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side, [`fetch`] and
+//! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side with the life of a
+//! message and who may write for it, [`fetch`] and
 //! [`identity`] ask others, [`repo`] proves, [`event`] is the wire format, [`sink`] the output side.
 
 #![warn(missing_docs)]

@@ -35,6 +35,14 @@ pub struct Metrics {
     pub skipped: Counter,
     /// Messages copied to the dead-letter stream.
     pub dead_letters: Counter,
+    /// Attempts that failed and will be repeated, deferred ones included.
+    pub retries: Counter,
+    /// Messages that other consumers had, and left.
+    pub taken_over: Counter,
+    /// Attempts that were given up because another instance has acquired or ended the message.
+    pub abandoned: Counter,
+    /// Messages that were given back at the end.
+    pub released: Counter,
     /// Pending entries that somebody else had deleted.
     pub deleted_entries: Counter,
     failures: [Counter; Reason::ALL.len()],
@@ -49,6 +57,10 @@ impl Default for Metrics {
             bytes: Counter::default(),
             skipped: Counter::default(),
             dead_letters: Counter::default(),
+            retries: Counter::default(),
+            taken_over: Counter::default(),
+            abandoned: Counter::default(),
+            released: Counter::default(),
             deleted_entries: Counter::default(),
             failures: Default::default(),
         }
@@ -72,13 +84,18 @@ impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "repos={} records={} bytes={} seconds={:.1} skipped={} dead_letters={} deleted_entries={} failures={}",
+            "repos={} records={} bytes={} seconds={:.1} skipped={} dead_letters={} retries={} taken_over={} abandoned={} \
+             released={} deleted_entries={} failures={}",
             self.repos.get(),
             self.records.get(),
             self.bytes.get(),
             self.started.elapsed().as_secs_f64(),
             self.skipped.get(),
             self.dead_letters.get(),
+            self.retries.get(),
+            self.taken_over.get(),
+            self.abandoned.get(),
+            self.released.get(),
             self.deleted_entries.get(),
             self.failures(),
         )?;

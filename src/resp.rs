@@ -13,6 +13,24 @@ pub fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
+/// Commands that are sent in one go.
+#[derive(Default)]
+pub struct Pipeline {
+    /// In Redis's protocol.
+    pub bytes: Vec<u8>,
+    /// How many commands, and so replies, these are.
+    pub count: usize,
+}
+
+impl Pipeline {
+    /// Adds a command.
+    pub fn add(&mut self, parts: &[&[u8]]) -> &mut Self {
+        command(&mut self.bytes, parts);
+        self.count += 1;
+        self
+    }
+}
+
 fn head(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.push(kind);
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());

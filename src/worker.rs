@@ -2,7 +2,8 @@
 //!
 //! `Worker::process` is the way of a repo as a straight line; each stage takes the product of the one before and knows nothing of
 //! the next. Nothing is written before the tree is proved (I3). A panic ends the job and not the thread (I5): it is caught at
-//! the job's boundary, and the worker goes on with fresh buffers.
+//! the job's boundary, judged as any other failure, and the worker goes on with fresh buffers. What becomes of a message whose
+//! job failed is judged by [`retry`] and written down before the next job is taken. Pinned by `tests/verdicts.rs`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,12 +15,16 @@ use crossbeam_channel::{Receiver, select};
 use crate::config::Config;
 use crate::connection::Patience;
 use crate::error::{Class, JobError, Reason};
+use crate::event::unix_millis;
 use crate::fetch::Fetcher;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
 use crate::identity::{Identities, Identity};
 use crate::metrics::Metrics;
 use crate::queue::Job;
+use crate::queue::fence::{Executed, Standing};
+use crate::queue::progress::Progress;
+use crate::queue::retry::{self, Verdict};
 use crate::repo::blocks::BlockStore;
 use crate::repo::car;
 use crate::repo::commit::Commit;
@@ -58,6 +63,8 @@ pub struct Worker {
     blocks: BlockStore,
     /// When the present job began: what was looked up before may be out of date.
     began: Instant,
+    /// The commit of the present job, as soon as a CAR has named it.
+    commit: Option<String>,
 }
 
 /// A repo whose blocks are in the store and whose commit is signed by its owner.
@@ -73,6 +80,18 @@ struct Fetched {
 struct Written {
     records: u64,
     skipped: u64,
+    /// Leaves that were written before this attempt, or before a connection was lost.
+    resumed: u64,
+}
+
+/// How a job ended that did not fail.
+enum Ended {
+    /// In events.
+    Written(Fetched, Written),
+    /// Shutdown came before it began; its message is released.
+    NotBegun,
+    /// Its message is somebody else's, or nobody's any more.
+    NotOurs(Standing),
 }
 
 impl Worker {
@@ -97,24 +116,50 @@ impl Worker {
             )?,
             blocks: BlockStore::default(),
             began: Instant::now(),
+            commit: None,
             shared,
             jobs,
             slot,
         })
     }
 
-    /// The way of a repo. `None`: shutdown came before it began, and its message stays pending.
-    fn process(&mut self, job: &Job) -> Result<Option<(Fetched, Written)>, JobError> {
+    /// The way of a repo.
+    fn process(&mut self, job: &Job) -> Result<Ended, JobError> {
         self.slot.enter(Phase::Backpressure);
-        if !self.sink.wait_for_room(Patience::UntilShutdown)? {
-            return Ok(None);
+        if job.hold.is_lost() {
+            return Ok(Ended::NotOurs(Standing::Taken));
         }
+        if !self.sink.wait_for_room(Patience::UntilShutdown)? {
+            return Ok(Ended::NotBegun);
+        }
+        match self.sink.acquire(job)? {
+            None => return Ok(Ended::NotBegun),
+            Some(Standing::Mine) => job.hold.begin(job.attempt),
+            Some(standing) => return Ok(Ended::NotOurs(standing)),
+        }
+        self.refuse_killer(job)?;
         let fetched = self.fetch(job)?;
         self.slot.enter(Phase::Verify);
         let tree = mst::prove(&self.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
-        let written = write(&mut self.sink, job, &fetched, &tree)?;
-        Ok(Some((fetched, written)))
+        Ok(match write(&mut self.sink, job, &fetched, &tree)? {
+            Ok(written) => Ended::Written(fetched, written),
+            Err(standing) => Ended::NotOurs(standing),
+        })
+    }
+
+    /// A repo whose every attempt ended with its process, so that none was judged, is not begun once more.
+    fn refuse_killer(&self, job: &Job) -> Result<(), JobError> {
+        let limit = self.shared.config.max_attempts;
+        if job.attempt <= limit {
+            return Ok(());
+        }
+        let before = self.sink.progress().and_then(Progress::failure);
+        let before = before.map_or("none before was judged".to_owned(), |failure| {
+            format!("the last one judged: {}", failure.reason)
+        });
+        let text = format_args!("attempt {limit} ended with its process; {before}");
+        Err(JobError::new(Reason::Panic, text))
     }
 
     /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
@@ -150,10 +195,12 @@ impl Worker {
         self.slot.enter(Phase::Fetch);
         self.blocks.clear();
         let mut download = self.fetcher.get_repo(host, did, &self.slot)?;
-        let root = car::read(&mut download, &mut self.blocks);
+        let mut root = None;
+        let read = car::read(&mut download, &mut self.blocks, &mut root);
+        self.commit = root.map(|root| root.cid.to_string());
         let bytes = download.bytes;
         self.shared.metrics.bytes.add(bytes);
-        let root = root?;
+        let root = read?;
 
         let block = self.blocks.get(&root.digest).ok_or_else(|| {
             let text = format_args!("commit {} is not in the CAR", root.cid);
@@ -200,27 +247,25 @@ impl Worker {
     }
 }
 
-/// Turns the leaves of a proven tree into events, and returns when the last of them is in the output.
+/// Turns the leaves of a proven tree into events, and returns when the last of them is in the output; or whose the message is
+/// instead.
 fn write(
     sink: &mut Sink,
     job: &Job,
     fetched: &Fetched,
     tree: &Tree<'_>,
-) -> Result<Written, JobError> {
+) -> Result<Result<Written, Standing>, JobError> {
     loop {
         match write_once(sink, job, fetched, tree) {
-            Ok(written) => return Ok(written),
+            Ok(written) => return Ok(Ok(written)),
+            Err(Interrupted::NotOurs(standing)) => return Ok(Err(standing)),
             Err(Interrupted::Failed(error)) => return Err(error),
-            Err(Interrupted::StartAgain) => {
-                let did = &job.message.did;
-                log::warn!(
-                    "did={did}: the connection to Redis was lost in between; writing all events again"
-                );
-            }
+            Err(Interrupted::Resume) => {}
         }
     }
 }
 
+/// The same as long as the connection lasts. Leaves whose events are in the output already are left out.
 fn write_once(
     sink: &mut Sink,
     job: &Job,
@@ -228,9 +273,25 @@ fn write_once(
     tree: &Tree<'_>,
 ) -> Result<Written, Interrupted> {
     let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
-    let mut written = Written::default();
+    let mut written = Written {
+        resumed: writer.resumed(),
+        ..Written::default()
+    };
+    if written.resumed > 0 {
+        log::info!(
+            "did={} id={}: going on behind leaf {}",
+            job.message.did,
+            job.id,
+            written.resumed
+        );
+    }
     let mut leaves = tree.walk();
+    let mut passed = 0;
     while let Some(leaf) = leaves.next()? {
+        passed += 1;
+        if passed <= written.resumed {
+            continue;
+        }
         match writer.record(&leaf, tree.record(&leaf))? {
             None => written.records += 1,
             Some(skip) => {
@@ -263,32 +324,79 @@ impl Worker {
     pub fn run(mut self) -> Result<(), JobError> {
         while let Some(job) = self.next_job() {
             self.began = Instant::now();
+            self.commit = None;
             self.slot.begin(&job.message.did);
             let result = guarded(|| self.process(&job));
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
-            self.slot.end();
             self.blocks.clear();
-            match result {
-                Ok(Some((fetched, written))) => {
+            let concluded = match result {
+                Ok(Ended::Written(fetched, written)) => {
                     self.report(&job, &fetched, &written);
+                    Ok(())
                 }
-                Ok(None) => break,
-                Err(error) => {
-                    self.shared.metrics.failed(error.reason);
-                    log::warn!(
-                        "failed did={} host={host} reason={} ms={} id={} error={error}",
-                        job.message.did,
-                        error.reason,
-                        self.began.elapsed().as_millis(),
-                        job.id,
-                    );
-                    if error.class() == Class::Fatal {
-                        return Err(error);
-                    }
+                Ok(Ended::NotBegun) => {
+                    self.slot.end();
+                    break;
                 }
+                Ok(Ended::NotOurs(standing)) => {
+                    self.abandoned(&job, standing);
+                    Ok(())
+                }
+                Err(error) => self.failed(&job, &host, error),
+            };
+            self.slot.end();
+            concluded?;
+        }
+        Ok(())
+    }
+
+    /// Says that an attempt failed, judges it, and writes down what becomes of the message.
+    fn failed(&mut self, job: &Job, host: &str, error: JobError) -> Result<(), JobError> {
+        let config = &self.shared.config;
+        let metrics = &self.shared.metrics;
+        metrics.failed(error.reason);
+        // One that was refused because its process ended each time has not been begun.
+        let attempt = job.attempt.min(config.max_attempts);
+        let (did, id) = (&job.message.did, &job.id);
+        log::warn!(
+            "failed did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",
+            error.reason,
+            self.began.elapsed().as_millis(),
+        );
+        if error.class() == Class::Fatal {
+            return Err(error);
+        }
+        let progress = self.sink.progress().cloned().unwrap_or_default();
+        let now = unix_millis(SystemTime::now());
+        let commit = self.commit.as_deref();
+        let verdict = retry::judge(config, &error, commit, attempt, &progress, now);
+        if let Executed::Not(standing) = self.sink.conclude(job, &verdict, &error, attempt)? {
+            self.abandoned(job, standing);
+            return Ok(());
+        }
+        match verdict {
+            Verdict::Retry(_) | Verdict::Defer { .. } => metrics.retries.add(1),
+            Verdict::DeadLetter { reason, attempts } => {
+                metrics.dead_letters.add(1);
+                log::warn!(
+                    "dead letter did={did} id={id} reason={reason} attempts={attempts} error={error}"
+                );
             }
         }
         Ok(())
+    }
+
+    /// Another instance works on the message, or has ended it; or it is delivered anew.
+    fn abandoned(&self, job: &Job, standing: Standing) {
+        // Nothing is to be released: it is not this process's to say when the message is due.
+        job.hold.begin(job.attempt);
+        let why = match standing {
+            Standing::Gone => "it is not pending any more",
+            Standing::Deleted => "its entry was deleted",
+            Standing::Taken | Standing::Mine => "another instance has taken it over",
+        };
+        log::info!("abandoned did={} id={}: {why}", job.message.did, job.id);
+        self.shared.metrics.abandoned.add(1);
     }
 
     /// The next job; `None` at shutdown, even where there would be one.
@@ -307,13 +415,14 @@ impl Worker {
         metrics.repos.add(1);
         metrics.skipped.add(written.skipped);
         log::info!(
-            "done did={} host={} records={} bytes={} ms={} skipped={} id={}",
+            "done did={} host={} records={} bytes={} ms={} skipped={} resumed={} id={}",
             job.message.did,
             fetched.host,
             written.records,
             fetched.bytes,
             self.began.elapsed().as_millis(),
             written.skipped,
+            written.resumed,
             job.id,
         );
     }

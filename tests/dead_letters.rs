@@ -36,7 +36,7 @@ fn i1_a_dead_letter_is_written_in_the_transaction_that_removes_its_message() {
     let [transaction] = &transactions[..] else {
         panic!("not one transaction: {transactions:?}");
     };
-    assert_eq!(transaction.len(), 3);
+    assert_eq!(transaction.len(), 4);
     assert!(
         transaction[0].starts_with(&format!(r#""XADD" "{DEAD_LETTERS}" "*" "repo" "no JSON""#))
     );
@@ -45,6 +45,10 @@ fn i1_a_dead_letter_is_written_in_the_transaction_that_removes_its_message() {
         format!(r#""XACK" "{INPUT}" "{GROUP}" "{id}""#)
     );
     assert_eq!(transaction[2], format!(r#""XDEL" "{INPUT}" "{id}""#));
+    assert_eq!(
+        transaction[3],
+        format!(r#""DEL" "{OUTPUT}:progress:{INPUT}:{GROUP}:{id}""#)
+    );
 }
 
 #[test]

@@ -54,9 +54,12 @@ fn i1_a_message_leaves_the_input_only_in_the_transaction_of_its_last_events() {
         .into_iter()
         .filter(|(_, command)| !command.starts_with(&format!(r#""XDEL" "{OUTPUT}""#)))
         .collect();
-    let transactions = transactions(&commands, &["XADD", "XACK", "XDEL"]);
+    let mut transactions = transactions(&commands, &["XADD", "XACK", "XDEL"]);
+    let name = transactions.pop().expect("a transaction");
+    assert_eq!(name.len(), 1, "the last one lets the consumer name go");
     let sizes: Vec<_> = transactions.iter().map(Vec::len).collect();
-    assert_eq!(sizes, [501, 501, 203]);
+    assert_eq!(sizes, [503, 503, 204]);
+    let progress = format!("{OUTPUT}:progress:{INPUT}:{GROUP}:{id}");
     let xadd = format!(r#""XADD" "{OUTPUT}" "*" "event" "#);
     for (n, transaction) in transactions.iter().enumerate() {
         let added = if n == 2 { 201 } else { 501 };
@@ -74,9 +77,20 @@ fn i1_a_message_leaves_the_input_only_in_the_transaction_of_its_last_events() {
         transactions[2][201..],
         [
             format!(r#""XACK" "{INPUT}" "{GROUP}" "{id}""#),
-            format!(r#""XDEL" "{INPUT}" "{id}""#)
+            format!(r#""XDEL" "{INPUT}" "{id}""#),
+            format!(r#""DEL" "{progress}""#)
         ]
     );
+    for (n, transaction) in transactions[..2].iter().enumerate() {
+        let commit = repo.commit_cid;
+        let leaves = format!(r#""HSET" "{progress}" "{commit}" "{} "#, 500 * (n + 1));
+        assert!(
+            transaction[501].starts_with(&leaves),
+            "{}",
+            transaction[501]
+        );
+        assert_eq!(transaction[502], format!(r#""PERSIST" "{progress}""#));
+    }
 }
 
 /// Repos that cannot be proved: the code of the reason, and the account.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rsky_backfiller::error::Reason;
-use rsky_backfiller::event::Events;
+use rsky_backfiller::event::{Events, timestamp};
 use rsky_backfiller::repo::blocks::BlockStore;
 use rsky_backfiller::repo::commit::Commit;
 use rsky_backfiller::repo::record::{KeyParser, transcode};
@@ -64,7 +64,7 @@ struct Outcome {
 
 fn run(archive: &[u8], did: &str, key: &str) -> Result<Outcome, Reason> {
     let mut blocks = BlockStore::default();
-    let root = car::read(archive, &mut blocks).map_err(|error| error.reason)?;
+    let root = car::read(archive, &mut blocks, &mut None).map_err(|error| error.reason)?;
     let block = blocks.get(&root.digest).ok_or(Reason::Incomplete)?;
     let now = UNIX_EPOCH + Duration::from_secs(1_750_000_000);
     let commit = Commit::read(block, did, now).map_err(|error| error.reason)?;
@@ -73,7 +73,7 @@ fn run(archive: &[u8], did: &str, key: &str) -> Result<Outcome, Reason> {
         .map_err(|error| error.reason)?;
     let tree = mst::prove(&blocks, commit.data()).map_err(|error| error.reason)?;
 
-    let events = Events::new(did, &root.cid, &commit.rev, now);
+    let events = Events::new(did, &root.cid, &commit.rev, &timestamp(now));
     let (mut walk, mut keys) = (tree.walk(), KeyParser::default());
     let mut printed = Vec::new();
     while let Some(leaf) = walk.next().expect("a proven tree") {

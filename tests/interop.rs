@@ -67,7 +67,7 @@ fn did_of(commit: &[u8]) -> String {
 /// The JSON of all records of a repo, in the order of their keys.
 fn records(archive: &[u8]) -> Result<Vec<String>, Reason> {
     let mut blocks = BlockStore::default();
-    let root = car::read(archive, &mut blocks).map_err(|error| error.reason)?;
+    let root = car::read(archive, &mut blocks, &mut None).map_err(|error| error.reason)?;
     let block = blocks.get(&root.digest).expect("the commit");
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let commit = Commit::read(block, &did_of(block), now).expect("a regular commit");

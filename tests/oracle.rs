@@ -23,7 +23,7 @@ type Leaves = Vec<(String, String)>;
 /// The leaves as the program's own walk lists them.
 fn ours(repo: &Repo, archive: &[u8]) -> Leaves {
     let mut blocks = BlockStore::default();
-    let root = car::read(archive, &mut blocks).expect("a whole archive");
+    let root = car::read(archive, &mut blocks, &mut None).expect("a whole archive");
     let block = blocks.get(&root.digest).expect("the commit");
     let commit = Commit::read(block, &repo.did, SystemTime::now()).expect("a good commit");
     commit

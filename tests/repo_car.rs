@@ -26,7 +26,7 @@ fn sample(count: usize) -> Repo {
 
 fn read(archive: &[u8]) -> Result<(car::Root, BlockStore), JobError> {
     let mut blocks = BlockStore::default();
-    let root = car::read(archive, &mut blocks)?;
+    let root = car::read(archive, &mut blocks, &mut None)?;
     Ok((root, blocks))
 }
 
@@ -275,7 +275,12 @@ fn r4_a_reader_that_fails_is_heard_wherever_it_fails() {
     ] {
         let fail = |error: io::Error| {
             let (bytes, error) = (&archive[..cut], Some(error));
-            car::read(Faulty { bytes, error }, &mut BlockStore::default()).map(|root| root.cid)
+            car::read(
+                Faulty { bytes, error },
+                &mut BlockStore::default(),
+                &mut None,
+            )
+            .map(|root| root.cid)
         };
         for kind in [
             io::ErrorKind::ConnectionReset,
@@ -298,7 +303,11 @@ fn r4_a_reader_that_fails_is_heard_wherever_it_fails() {
         error: Some(io::ErrorKind::Interrupted.into()),
     };
     let rest = Cursor::new(&archive[40..]);
-    let root = car::read(interrupted.chain(rest), &mut BlockStore::default());
+    let root = car::read(
+        interrupted.chain(rest),
+        &mut BlockStore::default(),
+        &mut None,
+    );
     assert_eq!(
         root.expect("a whole archive"),
         read(&archive).expect("a whole archive").0

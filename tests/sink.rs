@@ -9,6 +9,8 @@ use rsky_backfiller::cli::Cli;
 use rsky_backfiller::config::Config;
 use rsky_backfiller::connection::Patience;
 use rsky_backfiller::metrics::Metrics;
+use rsky_backfiller::queue::fence::Standing;
+use rsky_backfiller::queue::held::Held;
 use rsky_backfiller::queue::{Job, Message};
 use rsky_backfiller::repo::blocks::BlockStore;
 use rsky_backfiller::repo::link::Link;
@@ -16,7 +18,7 @@ use rsky_backfiller::repo::mst;
 use rsky_backfiller::shutdown::Shutdown;
 use rsky_backfiller::sink::Sink;
 use rsky_backfiller::status::Slot;
-use support::events::{OUTPUT, stream_len};
+use support::events::{GROUP, INPUT, OUTPUT, enqueue, stream_len};
 use support::generator::{Repo, RepoBuilder, did_plc, records};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
@@ -27,18 +29,21 @@ fn sink(redis: &RedisServer) -> Sink {
         consumer: Some("backfiller_1".to_owned()),
         ..Cli::default()
     };
-    let config = Config::from_cli(&cli).expect("a configuration");
+    let config = Arc::new(Config::from_cli(&cli).expect("a configuration"));
     let shutdown = Shutdown::default();
     let (metrics, slot) = (Arc::new(Metrics::default()), Arc::new(Slot::default()));
     Sink::new(&config, &shutdown, Default::default(), metrics, slot).expect("a sink")
 }
 
-fn job(repo: &Repo) -> Job {
+fn job(repo: &Repo, id: &str) -> Job {
     let value = format!(r#"{{"did":"{}"}}"#, repo.did).into_bytes();
     Job {
-        id: "1-1".to_owned(),
+        hold: Arc::new(Held::default()).hold(id).expect("held once"),
+        id: id.to_owned(),
         message: Message::parse(&value).expect("a message"),
         value,
+        attempt: 1,
+        begun: false,
     }
 }
 
@@ -68,14 +73,25 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
     }
     let root = repo.root.bytes();
     let tree = mst::prove(&blocks, Link(&root)).expect("a tree");
-    let (job, commit) = (
-        job(&repo),
-        cid::Cid::try_from(repo.commit_cid.bytes().as_slice()),
-    );
-    let commit = commit.expect("a CID");
+    let commit = cid::Cid::try_from(repo.commit_cid.bytes().as_slice()).expect("a CID");
+    let () = redis::cmd("XGROUP")
+        .arg(&["CREATE", INPUT, GROUP, "0", "MKSTREAM"])
+        .query(&mut connection)
+        .expect("a group");
+    let id = enqueue(&mut connection, &repo.did, None);
+    let () = redis::cmd("XREADGROUP")
+        .arg(&["GROUP", GROUP, "backfiller_1", "STREAMS", INPUT, ">"])
+        .query(&mut connection)
+        .expect("a delivery");
+    let job = job(&repo, &id);
 
     let mut sink = sink(&redis);
     assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
+    let acquire = |sink: &mut Sink| {
+        let standing = sink.acquire(&job).expect("an answer");
+        assert_eq!(standing, Some(Standing::Mine));
+    };
+    acquire(&mut sink);
     let mut writer = sink.begin(&job, &commit, &repo.rev);
     let mut walk = tree.walk();
     while let Some(leaf) = walk.next().expect("a leaf") {
@@ -94,7 +110,13 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
         assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
         lengths_asked(&mut connection) > before
     });
+    acquire(&mut sink);
     let writer = sink.begin(&job, &commit, &repo.rev);
+    assert_eq!(
+        writer.resumed(),
+        500,
+        "and Redis knows how far the repo is written"
+    );
     drop(writer);
     assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
 }

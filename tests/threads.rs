@@ -52,7 +52,7 @@ fn threads_have_the_names_of_what_they_do() {
         let mut wanted: Vec<_> = (0..workers).map(|n| format!("worker-{n}")).collect();
         wanted.extend((0..4).map(|n| format!("resolver-{n}")));
         // The first thread keeps the name of the program; ctrlc names its own.
-        wanted.extend(["backfiller", "ctrl-c", "reader"].map(str::to_owned));
+        wanted.extend(["backfiller", "ctrl-c", "keeper", "reader"].map(str::to_owned));
         wanted.sort();
         let within = within(Duration::from_secs(20), || {
             thread_names(&backfiller) == wanted

@@ -1,31 +1,30 @@
-//! The reader thread: from the input stream into the channel of the workers.
+//! The reader thread: from the input stream and its pending list into the channel of the workers.
 //!
-//! First come the consumer's own pending messages, then new ones. The reader remembers the last id that it has seen, because
-//! XREADGROUP delivers in ascending order: after a lost connection, own pending messages behind that id are those whose
-//! delivery was lost on the way, and are taken first. So nothing is forgotten and, as long as Redis keeps what it has
-//! acknowledged, nothing is handed out twice.
-//!
-//! It reads no more than the channel has room for, so one instance does not hoard what others could do. Malformed messages go to the
-//! dead letters here. It ends at shutdown; what it has sent and no worker has begun stays pending. Pinned by `tests/group.rs`.
+//! First come this consumer's own pending messages; then new ones and those that are due again take turns. It reads no more than the
+//! channel has room for, so one instance does not hoard what others could do. After a lost connection it looks for deliveries that
+//! were lost on the way; messages that it holds already are passed over, so nothing is handed out twice. Malformed messages go
+//! to the dead letters here. It ends at shutdown; what it holds and no worker has begun is released. Pinned by
+//! `tests/group.rs`, `tests/retries.rs` and `tests/shutdown.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Sender, select};
-use redis::RedisError;
+use crossbeam_channel::{Receiver, Sender, select};
 
-use super::pending::{self, Delivered};
-use super::{Entries, Job, Message};
+use super::ending::{Original, conclude};
+use super::fence::{Executed, Fence, is_no_group};
+use super::held::Held;
+use super::pending::{Delivered, Pending};
+use super::{Entries, Job, Message, retry};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::{JobError, Reason};
+use crate::event::unix_millis;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 /// How long XREADGROUP waits for new messages: bounds how long the reader takes to see the shutdown.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Own pending messages taken at a time: the longest command has so many ids.
-const PAGE: usize = 100;
 
 /// What an XREADGROUP answers: the entries of each stream, or nothing.
 type Batch = Option<Vec<(String, Entries)>>;
@@ -35,10 +34,14 @@ pub struct Reader {
     config: Arc<Config>,
     link: Link,
     jobs: Sender<Job>,
+    /// The other end, to give back at the end what no worker has taken.
+    unread: Receiver<Job>,
+    held: Arc<Held>,
+    pending: Pending,
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
-    /// The last id seen.
-    last: Option<String>,
+    /// Whether new messages are next, and not those that are due again.
+    new_is_next: bool,
 }
 
 impl Reader {
@@ -48,17 +51,21 @@ impl Reader {
     /// When the address of Redis cannot be used at all.
     pub fn new(
         config: Arc<Config>,
-        jobs: Sender<Job>,
+        (jobs, unread): (Sender<Job>, Receiver<Job>),
+        held: Arc<Held>,
         shutdown: &Shutdown,
         metrics: Arc<Metrics>,
     ) -> redis::RedisResult<Self> {
         Ok(Reader {
             link: Link::new(&config.redis, shutdown)?,
+            pending: Pending::new(Arc::clone(&config), Arc::clone(&held), Arc::clone(&metrics)),
             config,
             jobs,
+            unread,
+            held,
             shutdown: shutdown.clone(),
             metrics,
-            last: None,
+            new_is_next: false,
         })
     }
 
@@ -67,7 +74,12 @@ impl Reader {
     /// # Errors
     /// [`Reason::Redis`], when Redis refuses for good.
     pub fn run(mut self) -> Result<(), JobError> {
-        match self.read_all() {
+        let result = self.read_all();
+        // Workers take no more jobs after shutdown; a job that is dropped is released.
+        while let Ok(job) = self.unread.try_recv() {
+            drop(job);
+        }
+        match result {
             Err(Stop::Error(e)) => Err(JobError::new(
                 Reason::Redis,
                 format_args!("Redis refused the reader: {e}"),
@@ -78,22 +90,15 @@ impl Reader {
 
     fn read_all(&mut self) -> Result<(), Stop> {
         let config = Arc::clone(&self.config);
-        let mut recover = true;
         while !self.shutdown.is_requested() {
-            let taken = if recover {
-                self.take_own_pending()
-            } else {
-                self.take_new()
-            };
-            match taken {
-                Ok(()) => recover = false,
+            match self.read_some() {
+                Ok(()) => {}
                 // The group, or the stream with it, was deleted, or Redis has come back without its data.
-                Err(Stop::Error(e)) if e.code() == Some("NOGROUP") => {
+                Err(Stop::Error(e)) if is_no_group(&e) => {
                     log::warn!("the consumer group is gone: {e}; creating it again");
                     self.link
                         .insist(Patience::UntilShutdown, |link| create_group(link, &config))?;
-                    // The new group may deliver lower ids than the old one did.
-                    self.last = None;
+                    self.pending.recover();
                 }
                 Err(Stop::Error(e)) => {
                     // insist() waits until Redis can be used again, or says that waiting does not help. Acknowledging an
@@ -110,7 +115,7 @@ impl Reader {
                             Some(e) => Err(e),
                             None => link.query::<u64>(&probe),
                         })?;
-                    recover = true;
+                    self.pending.recover();
                 }
                 Err(Stop::Shutdown) => return Err(Stop::Shutdown),
             }
@@ -118,74 +123,57 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes this consumer's own pending messages behind the last id seen.
-    fn take_own_pending(&mut self) -> Result<(), Stop> {
-        let mut taken = 0;
-        loop {
-            let page =
-                pending::own_pending(&mut self.link, &self.config, self.last.as_deref(), PAGE)
-                    .map_err(Stop::Error)?;
-            for id in &page.deleted {
-                log::warn!("entry {id} was deleted by somebody else while it was pending");
-                self.metrics.deleted_entries.add(1);
-            }
-            if page.last.is_none() {
-                break;
-            }
-            taken += page.messages.len();
-            for message in page.messages {
-                self.deliver(message)?;
-            }
-            // The last ids of a page may have been deleted entries.
-            self.last = page.last;
-        }
-        if taken > 0 {
-            log::info!("took {taken} pending messages of this consumer again");
-        }
-        Ok(())
-    }
-
-    fn take_new(&mut self) -> Result<(), Stop> {
-        for message in self.read_new().map_err(Stop::Error)? {
+    /// Takes what is due or what is new, and hands it on.
+    fn read_some(&mut self) -> Result<(), Stop> {
+        let wait = self.pending.idle_for();
+        let own_first = self.pending.is_own_first();
+        let retries_next = wait.is_zero() && (own_first || !self.new_is_next);
+        let room = self.jobs.capacity().unwrap_or(1);
+        let room = room.saturating_sub(self.jobs.len()).max(1);
+        let messages = if retries_next {
+            self.pending.take(&mut self.link, room)
+        } else {
+            self.read_new(room, wait.min(BLOCK))
+        };
+        self.new_is_next = retries_next;
+        for message in messages.map_err(Stop::Error)? {
             self.deliver(message)?;
         }
         Ok(())
     }
 
-    fn read_new(&mut self) -> Result<Vec<Delivered>, RedisError> {
-        let room = self
-            .jobs
-            .capacity()
-            .unwrap_or(1)
-            .saturating_sub(self.jobs.len())
-            .max(1);
-        let batch: Batch = self.link.query(
-            redis::cmd("XREADGROUP")
-                .arg("GROUP")
-                .arg(&self.config.group)
-                .arg(&self.config.consumer)
-                .arg("COUNT")
-                .arg(room)
-                .arg("BLOCK")
-                .arg(BLOCK.as_millis() as u64)
-                .arg("STREAMS")
-                .arg(&self.config.backfill_stream)
-                .arg(">"),
-        )?;
+    /// Reads new messages; waits for them at most so long, and not at all for less than a millisecond.
+    fn read_new(&mut self, room: usize, wait: Duration) -> redis::RedisResult<Vec<Delivered>> {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP")
+            .arg(&self.config.group)
+            .arg(&self.config.consumer);
+        read.arg("COUNT").arg(room);
+        if wait.as_millis() > 0 {
+            // BLOCK 0 would wait for ever.
+            read.arg("BLOCK").arg(wait.as_millis() as u64);
+        }
+        read.arg("STREAMS")
+            .arg(&self.config.backfill_stream)
+            .arg(">");
+        let batch: Batch = self.link.query(&read)?;
         let entries = batch.into_iter().flatten().flat_map(|(_, entries)| entries);
-        Ok(entries
-            .map(|(id, fields)| Delivered {
+        // One that is held already was delivered anew because Redis has forgotten that it was.
+        let held = entries.filter_map(|(id, fields)| {
+            let hold = self.held.hold(&id)?;
+            Some(Delivered {
+                attempt: retry::next_attempt(1, false),
+                begun: false,
                 id,
-                deliveries: 1,
                 fields,
+                hold,
             })
-            .collect())
+        });
+        Ok(held.collect())
     }
 
     /// Hands a message to the workers, or to the dead letters.
     fn deliver(&mut self, message: Delivered) -> Result<(), Stop> {
-        self.last = Some(message.id.clone());
-        let value = message.value().unwrap_or_default();
         let parsed = match message.value() {
             Some(value) => Message::parse(value),
             None => Err(JobError::new(Reason::BadMessage, "no field repo")),
@@ -193,9 +181,12 @@ impl Reader {
         match parsed {
             Ok(parsed) => {
                 let job = Job {
-                    value: value.to_vec(),
+                    value: message.value().unwrap_or_default().to_vec(),
                     id: message.id,
                     message: parsed,
+                    attempt: message.attempt,
+                    begun: message.begun,
+                    hold: message.hold,
                 };
                 select! {
                     send(self.jobs, job) -> sent => sent.map_err(|_| Stop::Shutdown),
@@ -206,19 +197,28 @@ impl Reader {
         }
     }
 
-    /// Moves a message to the dead letters.
+    /// Moves a malformed message to the dead letters.
     fn bury(&mut self, message: &Delivered, error: &JobError) -> Result<(), Stop> {
         let Reader { config, link, .. } = self;
-        let buried = link.insist(Patience::UntilShutdown, |link| {
-            pending::dead_letter(link, config, message, error)
-        });
-        if let Err(Stop::Error(e)) = &buried {
-            let (id, entry) = (&message.id, message.to_json());
-            log::error!("entry {id} may be removed without its dead letter: {e}: {entry}");
-        }
-        buried?;
+        let entry = message.value().is_none().then(|| message.to_json());
+        let original = Original {
+            id: &message.id,
+            value: message.value(),
+            entry: entry.as_deref(),
+        };
+        let attempt = message.attempt;
+        let mut fence = Fence::new(config, &message.id, attempt, message.begun);
+        link.insist(Patience::UntilShutdown, |link| fence.acquire(link))?;
+        message.hold.begin(attempt);
+        let now = unix_millis(SystemTime::now());
+        let verdict = retry::judge(config, error, None, attempt, fence.progress(), now);
+        let ended = conclude(link, &mut fence, config, original, &verdict, error, attempt)?;
         let (id, reason) = (&message.id, error.reason);
-        log::warn!("dead letter id={id} reason={reason} error={error}");
+        if let Executed::Not(_) = ended {
+            log::info!("abandoned id={id}: another instance has ended the message");
+            return Ok(());
+        }
+        log::warn!("dead letter id={id} reason={reason} attempts={attempt} error={error}");
         self.metrics.failed(reason);
         self.metrics.dead_letters.add(1);
         Ok(())

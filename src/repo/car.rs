@@ -33,20 +33,24 @@ pub struct Root {
     pub digest: Digest,
 }
 
-/// Reads a whole CAR into `blocks` and returns its first root.
+/// Reads a whole CAR into `blocks` and returns its first root, which `named` holds as soon as the header has named it.
 ///
 /// An [`io::Error`] of `reader` that carries a [`JobError`] is returned as that error, any other as [`Reason::Network`].
 ///
 /// # Errors
 /// [`Reason::Car`] for a wrong header, frame or hash; [`Reason::TooLarge`] for too many blocks; and what the reader says.
-pub fn read(reader: impl Read + Unpin, blocks: &mut BlockStore) -> Result<Root, JobError> {
+pub fn read(
+    reader: impl Read + Unpin,
+    blocks: &mut BlockStore,
+    named: &mut Option<Root>,
+) -> Result<Root, JobError> {
     let position = Cell::new(0);
     let mut source = Source {
         reader: BufReader::with_capacity(BUFFER, reader),
         position: &position,
         failure: None,
     };
-    let result = block_on(read_frames(&mut source, &position, blocks));
+    let result = block_on(read_frames(&mut source, &position, blocks, named));
     // A failure of the reader comes first: what iroh-car made of it is a consequence.
     match source.failure {
         Some(failure) => Err(failure),
@@ -58,6 +62,7 @@ async fn read_frames<R: Read + Unpin>(
     source: &mut Source<'_, R>,
     position: &Cell<u64>,
     blocks: &mut BlockStore,
+    named: &mut Option<Root>,
 ) -> Result<Root, JobError> {
     let mut car = CarReader::new(source).await.map_err(|e| wrong(0, e))?;
     // iroh-car refuses a header without roots.
@@ -68,6 +73,7 @@ async fn read_frames<R: Read + Unpin>(
         .filter(|cid| cid.codec() == DAG_CBOR)
         .and_then(|cid| block_digest(cid).map(|digest| Root { cid: *cid, digest }))
         .ok_or_else(|| wrong(0, "the root is no CIDv1 with dag-cbor and sha2-256"))?;
+    *named = Some(root);
     let mut boundary = position.get();
     while let Some((cid, bytes)) = car.next_block().await.map_err(|e| wrong(boundary, e))? {
         if let Some(digest) = block_digest(&cid) {

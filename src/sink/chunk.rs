@@ -1,15 +1,16 @@
 //! A chunk: one transaction in Redis's protocol, and the replies to it.
 
-use redis::{ErrorKind, RedisError, RedisResult, Value};
+use redis::{RedisError, RedisResult, Value};
 
 use super::MAX_JSON;
 use crate::connection::Link;
+use crate::queue::fence::no_array;
 use crate::resp;
 
 /// Buffers up to this size are kept for the next chunk.
 pub const KEEP: usize = 2 * MAX_JSON;
 
-/// MULTI … EXEC, and an XLEN behind it.
+/// MULTI … EXEC, and what is asked behind it: whose the message is, but for the last chunk, and the length of the output.
 #[derive(Default)]
 pub struct Chunk {
     /// In Redis's protocol; begins with MULTI as soon as there is one command.
@@ -42,17 +43,22 @@ impl Chunk {
         self.queued += 1;
     }
 
-    /// Ends the transaction; behind it the length of the output is asked for.
-    pub fn seal(&mut self, output: &[u8]) {
+    /// Ends the transaction. `watch` is the progress hash, for the next chunk; the last one has deleted it.
+    pub fn seal(&mut self, watch: &[u8], output: &[u8]) {
         resp::command(&mut self.commands, &[b"EXEC"]);
+        if !self.last {
+            resp::command(&mut self.commands, &[b"WATCH", watch]);
+            resp::command(&mut self.commands, &[b"HGETALL", watch]);
+        }
         resp::command(&mut self.commands, &[b"XLEN", output]);
     }
 
-    /// Reads the replies to MULTI, to each command, to EXEC and to XLEN.
+    /// Reads all replies.
     ///
     /// # Errors
-    /// What kept the transaction from being executed. All replies have been read then, but where the connection failed.
-    pub fn read_replies(&self, link: &mut Link) -> RedisResult<Executed> {
+    /// What kept the transaction from being executed, but for the fence. All replies have been read then, unless the connection
+    /// failed.
+    pub fn read_replies(&self, link: &mut Link) -> RedisResult<Answer> {
         // An error while queuing makes EXEC refuse all; it says more than EXEC's own.
         let mut refused: Option<RedisError> = None;
         for _ in 0..=self.queued {
@@ -61,39 +67,57 @@ impl Chunk {
             }
         }
         let executed = link.receive()?;
+        let mut hash = Value::Nil;
+        if !self.last {
+            let watched = link.receive()?;
+            hash = link.receive()?;
+            if let Err(e) = watched.extract_error() {
+                refused.get_or_insert(e);
+            }
+        }
         let length = link.receive()?;
         if let Some(refused) = refused {
             return Err(refused);
         }
-        if let Value::ServerError(e) = executed {
-            return Err(e.into());
-        }
-        let Value::Array(replies) = executed else {
-            let what = "EXEC was not answered with an array";
-            return Err((ErrorKind::UnexpectedReturnType, what).into());
+        let length = length.extract_error().ok();
+        let length = length.and_then(|length| redis::from_redis_value(length).ok());
+        let replies = match executed {
+            Value::Nil => return Ok(Answer::Refused { length }),
+            Value::Array(replies) => replies,
+            Value::ServerError(e) => return Err(e.into()),
+            _ => return Err(no_array()),
         };
-        Ok(Executed {
-            // XACK is the last but one.
+        Ok(Answer::Executed {
+            // XACK, XDEL, DEL.
             acknowledged: self.last
                 && replies.len() == self.queued
+                && replies[self.queued - 3] != Value::Int(0)
                 && replies[self.queued - 2] != Value::Int(0),
             failure: replies
                 .into_iter()
                 .find_map(|reply| reply.extract_error().err()),
-            length: length
-                .extract_error()
-                .ok()
-                .and_then(|length| redis::from_redis_value(length).ok()),
+            hash,
+            length,
         })
     }
 }
 
-/// What became of a transaction that was executed.
-pub struct Executed {
-    /// Whether the message was still pending, and is acknowledged now; of the last chunk.
-    pub acknowledged: bool,
-    /// The first command of it that failed; the others have been executed all the same.
-    pub failure: Option<RedisError>,
-    /// The length of the output after it, where Redis said it.
-    pub length: Option<u64>,
+/// What became of a transaction.
+pub enum Answer {
+    /// It was executed.
+    Executed {
+        /// Whether the message was still pending and its entry there, and both are gone now; of the last chunk.
+        acknowledged: bool,
+        /// The first command of it that failed; the others have been executed all the same.
+        failure: Option<RedisError>,
+        /// The progress hash behind the next WATCH; not of the last chunk.
+        hash: Value,
+        /// The length of the output after it, where Redis said it.
+        length: Option<u64>,
+    },
+    /// It was refused, because somebody else has acquired the message.
+    Refused {
+        /// The length of the output, where Redis said it.
+        length: Option<u64>,
+    },
 }

@@ -1,16 +1,18 @@
-//! The output side: events in chunks, backpressure, acknowledgement.
+//! The output side: events in chunks, backpressure, progress, acknowledgement.
 //!
 //! - A chunk is at most [`MAX_CREATES`] `create` events and at most [`MAX_JSON`] bytes of JSON, ended by one `repo` event, and goes
-//!   out as one MULTI … EXEC. The last one of a repo also acknowledges and deletes the message, so a message leaves the input
-//!   only together with its last events (I1, `tests/delivery.rs`).
-//! - Before each chunk the output has [`room`] (`tests/backpressure.rs`).
-//! - One EXEC is in flight, never two; the next chunk is encoded while Redis executes it.
-//! - A chunk is kept until Redis has answered. When the connection is lost before that, it is sent again, so that its events may be
-//!   there twice; but for the last one, where the message that is no longer pending says that it was executed.
-//! - Redis that was away may have come back without what it had acknowledged (a fail-over, a crash without an append-only
-//!   file). So where a new connection meets another server, or the same after a restart, all events of the repo are written again,
-//!   whatever that server says of the message; and the blocks are kept until the last chunk is answered. Events may be there twice,
-//!   and none is missing (`tests/redis_away.rs`).
+//!   out as one MULTI … EXEC. It notes the leaves that are passed with it in the progress hash; the last one of a repo
+//!   acknowledges and deletes the message instead, so a message leaves the input only together with its last events (I1,
+//!   `tests/delivery.rs`).
+//! - Each EXEC is fenced ([`fence`](crate::queue::fence)): the reply to the chunk before has been read, and named this owner behind
+//!   a new WATCH. So one EXEC is in flight, never two, and none of somebody whose message was taken over is executed (I2). The
+//!   next chunk is encoded while Redis executes the one before; no chunk costs a round trip more than it would without a fence.
+//! - When a connection is lost, the message is acquired again, and writing goes on behind the leaves that Redis says are
+//!   passed: behind the chunk in flight where it was executed, before it where it was not, and further back where a fail-over
+//!   has lost what was acknowledged. So the blocks are kept until the last chunk is answered (`tests/cuts.rs`,
+//!   `tests/redis_away.rs`).
+//! - Before each chunk the output has [`room`] (`tests/backpressure.rs`). An output that Redis has no memory for is waited for in
+//!   the same way.
 //! - Each reply inside an EXEC is looked at; an error there (a key of another type) ends the process, for half a transaction
 //!   cannot be taken back, and the message is written into the log.
 
@@ -23,14 +25,19 @@ use std::time::SystemTime;
 
 use redis::{RedisError, RedisResult};
 
-use self::chunk::{Chunk, Executed, KEEP};
+use self::chunk::{Answer, Chunk, KEEP};
 use self::room::{Room, Said};
 use crate::config::Config;
-use crate::connection::{Link, Patience, Stop};
+use crate::connection::{Link, Patience, Stop, not_connected, passes};
 use crate::error::{JobError, Reason};
-use crate::event::Events;
+use crate::event::{Events, timestamp};
 use crate::metrics::Metrics;
-use crate::queue::{self, Job};
+use crate::queue::Job;
+use crate::queue::ending::{self, Original};
+use crate::queue::fence::{Executed, Fence, Standing};
+use crate::queue::pending::said_deleted;
+use crate::queue::progress::{Progress, Written};
+use crate::queue::retry::Verdict;
 use crate::repo::mst::Leaf;
 use crate::repo::record::{self, KeyParser, Skip};
 use crate::shutdown::Shutdown;
@@ -44,8 +51,10 @@ pub const MAX_JSON: usize = 4 << 20;
 /// Why the events of a repo are not all written.
 #[derive(Debug)]
 pub enum Interrupted {
-    /// Chunks that Redis had acknowledged may be lost: all events are to be written again, from the first.
-    StartAgain,
+    /// The connection was lost: writing goes on where Redis says, which a new [`Sink::begin`] knows.
+    Resume,
+    /// The message belongs to somebody else, or to nobody any more.
+    NotOurs(Standing),
     /// Redis refuses for good.
     Failed(JobError),
 }
@@ -59,19 +68,17 @@ impl From<JobError> for Interrupted {
 /// One worker's way to Redis.
 pub struct Sink {
     link: Link,
+    config: Arc<Config>,
     room: Room,
-    input: Vec<u8>,
-    group: Vec<u8>,
-    output: Vec<u8>,
     metrics: Arc<Metrics>,
     slot: Arc<Slot>,
-    /// The incarnation of the server that this repo's events are written to.
-    incarnation: u64,
+    /// The right to write for the present job.
+    fence: Option<Fence>,
     /// The chunk that is being filled.
     filling: Chunk,
     /// The chunk that is to be executed next.
     sent: Chunk,
-    /// Whether that chunk has been sent, be it in part.
+    /// Whether it has been sent, be it in part.
     tried: bool,
     /// Whether its replies are to be read.
     in_flight: bool,
@@ -86,7 +93,7 @@ impl Sink {
     /// # Errors
     /// When the address of Redis cannot be used at all.
     pub fn new(
-        config: &Config,
+        config: &Arc<Config>,
         shutdown: &Shutdown,
         said: Said,
         metrics: Arc<Metrics>,
@@ -100,12 +107,10 @@ impl Sink {
                 shutdown,
                 said,
             ),
-            input: config.backfill_stream.clone().into_bytes(),
-            group: config.group.clone().into_bytes(),
-            output: config.firehose_stream.clone().into_bytes(),
+            config: Arc::clone(config),
             metrics,
             slot,
-            incarnation: 0,
+            fence: None,
             filling: Chunk::default(),
             sent: Chunk::default(),
             tried: false,
@@ -123,15 +128,81 @@ impl Sink {
         self.room.wait(&mut self.link, patience)
     }
 
-    /// Begins the events of a proven repo.
+    /// Begins an attempt: makes the message this worker's. `None`: shutdown came before that.
+    ///
+    /// # Errors
+    /// [`Reason::Redis`].
+    pub fn acquire(&mut self, job: &Job) -> Result<Option<Standing>, JobError> {
+        let fence = Fence::new(&self.config, &job.id, job.attempt, job.begun);
+        let fence = self.fence.insert(fence);
+        match self
+            .link
+            .insist(Patience::UntilShutdown, |link| fence.acquire(link))
+        {
+            Ok(standing) => {
+                self.room.heard(fence.output_length());
+                if standing == Standing::Deleted {
+                    said_deleted(&self.metrics, &job.id);
+                }
+                Ok(Some(standing))
+            }
+            Err(Stop::Shutdown) => Ok(None),
+            Err(Stop::Error(e)) => Err(refused("a message", &e)),
+        }
+    }
+
+    /// What Redis knew of the message when it was acquired last.
+    pub fn progress(&self) -> Option<&Progress> {
+        self.fence.as_ref().map(Fence::progress)
+    }
+
+    /// Begins the events of a proven repo, or goes on with them.
     pub fn begin<'s>(&'s mut self, job: &'s Job, commit: &cid::Cid, rev: &str) -> Writer<'s> {
-        self.incarnation = self.link.incarnation();
-        self.slot.begin_records();
+        let commit_text = commit.to_string();
+        let written = self
+            .progress()
+            .and_then(|progress| progress.written(&commit_text))
+            .unwrap_or_else(|| Written {
+                leaves: 0,
+                time: timestamp(SystemTime::now()),
+            });
         Writer {
-            events: Events::new(&job.message.did, commit, rev, SystemTime::now()),
+            events: Events::new(&job.message.did, commit, rev, &written.time),
+            commit: commit_text,
+            resumed: written.leaves,
+            passed: written.leaves,
+            time: written.time,
             sink: self,
             job,
         }
+    }
+
+    /// Writes down what becomes of the message of an attempt that failed.
+    ///
+    /// # Errors
+    /// [`Reason::Redis`].
+    pub fn conclude(
+        &mut self,
+        job: &Job,
+        verdict: &Verdict,
+        error: &JobError,
+        attempt: u64,
+    ) -> Result<Executed, JobError> {
+        let Some(fence) = &mut self.fence else {
+            return Err(JobError::new(Reason::Redis, "no message was acquired"));
+        };
+        let original = Original {
+            id: &job.id,
+            value: Some(&job.value),
+            entry: None,
+        };
+        let (link, config) = (&mut self.link, &self.config);
+        ending::conclude(link, fence, config, original, verdict, error, attempt).map_err(|stop| {
+            match stop {
+                Stop::Error(e) => refused("what becomes of a message", &e),
+                Stop::Shutdown => JobError::new(Reason::Redis, "stopped"),
+            }
+        })
     }
 
     /// Sends the filled chunk, after the one before has been answered and there is room.
@@ -140,91 +211,127 @@ impl Sink {
         self.wait_for_room(Patience::UntilDone)?;
         mem::swap(&mut self.filling, &mut self.sent);
         self.filling.clear();
+        let Sink { link, sent, .. } = self;
         // Where this does not succeed, settle() looks into it.
-        self.tried = self.link.is_open() && self.link.incarnation() == self.incarnation;
-        self.in_flight = self.tried && self.link.send(&self.sent.commands).is_ok();
+        if let Some(fence) = &mut self.fence {
+            self.tried = fence.is_armed(link);
+            self.in_flight = fence.send(link, &sent.commands).is_ok();
+        }
         Ok(())
     }
 
-    /// Waits until Redis has executed the chunk that was sent, if there is one; sends it where it is not in flight.
+    /// Waits until Redis has answered the chunk that was sent, if there is one.
     fn settle(&mut self, job: &Job) -> Result<(), Interrupted> {
         if self.sent.queued == 0 {
             return Ok(());
         }
-        let mut in_flight = mem::take(&mut self.in_flight);
-        let mut tried = mem::take(&mut self.tried);
-        let Sink {
-            link,
-            sent,
-            input,
-            group,
-            incarnation,
-            ..
-        } = self;
-        let settled = link.insist(Patience::UntilDone, |link| {
-            if !mem::take(&mut in_flight) {
-                link.open()?;
-                if link.incarnation() != *incarnation {
-                    return Ok(Settled::Never);
+        let answer = if mem::take(&mut self.in_flight) {
+            self.sent.read_replies(&mut self.link)
+        } else {
+            Err(not_connected())
+        };
+        match answer {
+            Ok(Answer::Executed {
+                acknowledged,
+                failure,
+                hash,
+                length,
+            }) => {
+                self.room.heard(length);
+                self.check(job, acknowledged, failure)?;
+                self.count();
+                let fence = self.fence.as_mut();
+                if !self.sent.last
+                    && !fence
+                        .map_or(Ok(false), |fence| fence.rearm(hash))
+                        .map_err(|e| refused("to say what is written", &e))?
+                {
+                    return Err(Interrupted::NotOurs(Standing::Taken));
                 }
-                // What was never sent cannot have been executed, whatever has become of the message.
-                if tried && sent.last && !queue::is_pending(link, input, group, &job.id)? {
-                    return Ok(Settled::Earlier);
-                }
-                tried = true;
-                link.send(&sent.commands)?;
+                self.sent.clear();
+                Ok(())
             }
-            sent.read_replies(link).map(Settled::Now)
-        });
-        match settled {
-            Ok(Settled::Now(executed)) => self.executed(executed, job)?,
-            Ok(Settled::Earlier) => self.room.heard(None),
-            Ok(Settled::Never) => return Err(Interrupted::StartAgain),
-            Err(Stop::Error(e)) => return Err(refused("a chunk", &e).into()),
-            Err(Stop::Shutdown) => return Err(JobError::new(Reason::Redis, "stopped").into()),
+            Ok(Answer::Refused { length }) => {
+                self.room.heard(length);
+                self.sent.clear();
+                Err(Interrupted::NotOurs(Standing::Taken))
+            }
+            Err(e) if passes(&e) => self.recover(job, e),
+            Err(e) => Err(refused("a chunk", &e).into()),
         }
-        self.metrics.records.add(self.sent.creates as u64);
-        self.slot.add_records(self.sent.creates as u64);
-        self.sent.clear();
-        Ok(())
     }
 
-    fn executed(&mut self, executed: Executed, job: &Job) -> Result<(), Interrupted> {
-        let (id, did) = (&job.id, &job.message.did);
-        self.room.heard(executed.length);
-        if let Some(e) = executed.failure {
+    /// Acquires the message again after a chunk was not answered, or not even sent.
+    fn recover(&mut self, job: &Job, error: RedisError) -> Result<(), Interrupted> {
+        let Some(fence) = &mut self.fence else {
+            return Err(refused("a chunk", &error).into());
+        };
+        // What was never sent is no news of Redis: whoever lost the connection before has said it.
+        let mut error = self.tried.then_some(error);
+        let standing = self
+            .link
+            .insist(Patience::UntilDone, |link| match error.take() {
+                Some(error) => Err(error),
+                None => fence.acquire(link),
+            });
+        let standing = match standing {
+            Ok(standing) => standing,
+            Err(Stop::Error(e)) => return Err(refused("a message", &e).into()),
+            Err(Stop::Shutdown) => return Err(JobError::new(Reason::Redis, "stopped").into()),
+        };
+        self.room.heard(fence.output_length());
+        let last = self.tried && self.sent.last;
+        match standing {
+            // Its EXEC was executed, or another owner's.
+            Standing::Gone if last => {
+                let (did, id) = (&job.message.did, &job.id);
+                log::info!(
+                    "did={did} id={id}: the answer to the last chunk was lost, and the message is not pending any more"
+                );
+                self.count();
+                self.sent.clear();
+                Ok(())
+            }
+            Standing::Mine => Err(Interrupted::Resume),
+            standing => Err(Interrupted::NotOurs(standing)),
+        }
+    }
+
+    /// Looks at the replies to what was executed.
+    fn check(
+        &self,
+        job: &Job,
+        acknowledged: bool,
+        failure: Option<RedisError>,
+    ) -> Result<(), JobError> {
+        if let Some(e) = failure {
             if self.sent.last {
-                let value = String::from_utf8_lossy(&job.value);
+                let (id, value) = (&job.id, String::from_utf8_lossy(&job.value));
                 let value = value.escape_debug();
                 log::error!("entry {id} is removed without all its events: {value}");
             }
-            return Err(refused("a command of a chunk", &e).into());
+            return Err(refused("a command of a chunk", &e));
         }
-        if self.sent.last && !executed.acknowledged {
-            log::warn!("did={did} id={id}: the message was not pending any more");
+        if self.sent.last && !acknowledged {
+            said_deleted(&self.metrics, &job.id);
         }
         Ok(())
+    }
+
+    fn count(&self) {
+        self.metrics.records.add(self.sent.creates as u64);
+        self.slot.add_records(self.sent.creates as u64);
     }
 
     /// Forgets what is being written, and a connection whose replies nobody will read.
     fn abandon(&mut self) {
-        if self.sent.queued > 0 {
+        if self.in_flight {
             self.link.give_up();
         }
         (self.tried, self.in_flight) = (false, false);
         self.sent.clear();
         self.filling.clear();
     }
-}
-
-/// When the chunk that was sent was executed.
-enum Settled {
-    /// Just now.
-    Now(Executed),
-    /// Before its connection was lost.
-    Earlier,
-    /// It must not be, before those that came before it are there again.
-    Never,
 }
 
 fn refused(what: &str, error: &RedisError) -> JobError {
@@ -238,9 +345,20 @@ pub struct Writer<'s> {
     sink: &'s mut Sink,
     events: Events,
     job: &'s Job,
+    commit: String,
+    time: String,
+    /// Leaves that were written before.
+    resumed: u64,
+    /// Leaves up to the last one taken, those before included.
+    passed: u64,
 }
 
 impl Writer<'_> {
+    /// How many leaves, from the first, are written already: they are to be left out.
+    pub fn resumed(&self) -> u64 {
+        self.resumed
+    }
+
     /// Encodes a leaf's `create` event; sends the chunk before it when the event does not fit any more.
     ///
     /// `block` is the record's block, `None` where the leaf's CID leads to no block. Returns why the record was skipped.
@@ -253,6 +371,7 @@ impl Writer<'_> {
         block: Option<&[u8]>,
     ) -> Result<Option<Skip>, Interrupted> {
         if let Err(skip) = self.encode(leaf, block) {
+            self.passed += 1;
             return Ok(Some(skip));
         }
         let chunk = &self.sink.filling;
@@ -260,9 +379,11 @@ impl Writer<'_> {
         if chunk.creates == MAX_CREATES || (chunk.creates > 0 && json > MAX_JSON) {
             self.seal(false)?;
         }
+        self.passed += 1;
         let sink = &mut *self.sink;
+        let output = sink.config.firehose_stream.as_bytes();
         sink.filling
-            .queue(&[b"XADD", &sink.output, b"*", b"event", &sink.event]);
+            .queue(&[b"XADD", output, b"*", b"event", &sink.event]);
         sink.filling.creates += 1;
         sink.filling.json += sink.event.len();
         Ok(None)
@@ -297,15 +418,23 @@ impl Writer<'_> {
     /// Ends the chunk and sends it.
     fn seal(&mut self, last: bool) -> Result<(), Interrupted> {
         let sink = &mut *self.sink;
+        let key = sink.fence.as_ref().map_or(b"".as_slice(), Fence::key);
+        let output = sink.config.firehose_stream.as_bytes();
         let chunk = &mut sink.filling;
-        chunk.queue(&[b"XADD", &sink.output, b"*", b"event", self.events.repo()]);
+        chunk.queue(&[b"XADD", output, b"*", b"event", self.events.repo()]);
         if last {
-            let id = self.job.id.as_bytes();
-            chunk.queue(&[b"XACK", &sink.input, &sink.group, id]);
-            chunk.queue(&[b"XDEL", &sink.input, id]);
+            let input = sink.config.backfill_stream.as_bytes();
+            let (group, id) = (sink.config.group.as_bytes(), self.job.id.as_bytes());
+            chunk.queue(&[b"XACK", input, group, id]);
+            chunk.queue(&[b"XDEL", input, id]);
+            chunk.queue(&[b"DEL", key]);
             chunk.last = true;
+        } else {
+            let written = Written::to_field(self.passed, &self.time);
+            chunk.queue(&[b"HSET", key, self.commit.as_bytes(), written.as_bytes()]);
+            chunk.queue(&[b"PERSIST", key]);
         }
-        chunk.seal(&sink.output);
+        chunk.seal(key, output);
         sink.send(self.job)
     }
 }

@@ -1,0 +1,204 @@
+//! The messages that this process holds: from when they are read or claimed until they have ended or are given back.
+//!
+//! Whoever has a message has its [`Hold`], which travels with the job. While it lives, the keeper renews the message's idle time
+//! in Redis, so that no other instance takes it for orphaned. When it is dropped without having been begun (shutdown came first),
+//! the message is released for the other instances; and when it has been begun, whoever ended it has said in Redis what
+//! becomes of it. So no path through the program can forget to let go of a message.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// A message that is given back, to be due for others at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The id of the entry.
+    pub id: String,
+    /// The number of the attempt that had begun, and is not to be charged.
+    pub begun: Option<u64>,
+}
+
+/// All messages held; shared by reader, workers and keeper.
+pub struct Held {
+    state: Mutex<State>,
+    wake: Sender<()>,
+    woken: Receiver<()>,
+}
+
+#[derive(Default)]
+struct State {
+    messages: HashMap<String, Message>,
+    released: Vec<Release>,
+}
+
+#[derive(Default)]
+struct Message {
+    begun: Option<u64>,
+    lost: bool,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        let (wake, woken) = bounded(1);
+        Held {
+            state: Mutex::default(),
+            wake,
+            woken,
+        }
+    }
+}
+
+impl Held {
+    /// Holds a message; `None` when it is held already.
+    pub fn hold(self: &Arc<Self>, id: &str) -> Option<Hold> {
+        let mut state = self.lock();
+        if state.messages.contains_key(id) {
+            return None;
+        }
+        state.messages.insert(id.to_owned(), Message::default());
+        Some(Hold {
+            held: Arc::clone(self),
+            id: id.to_owned(),
+        })
+    }
+
+    /// Whether the message is held.
+    pub fn contains(&self, id: &str) -> bool {
+        self.lock().messages.contains_key(id)
+    }
+
+    /// The ids of the messages that are held and, as far as is known, not lost.
+    pub fn ids(&self) -> Vec<String> {
+        let state = self.lock();
+        let kept = state.messages.iter().filter(|(_, message)| !message.lost);
+        kept.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Another instance has taken the message over.
+    pub fn lose(&self, id: &str) {
+        if let Some(message) = self.lock().messages.get_mut(id) {
+            message.lost = true;
+        }
+    }
+
+    /// Gives back all that is held, begun or not: the process is about to end.
+    pub fn release_all(&self) {
+        let mut state = self.lock();
+        let State { messages, released } = &mut *state;
+        released.extend(messages.drain().filter(|(_, message)| !message.lost).map(
+            |(id, message)| Release {
+                id,
+                begun: message.begun,
+            },
+        ));
+        drop(state);
+        let _ = self.wake.try_send(());
+    }
+
+    /// What is to be given back in Redis.
+    pub fn take_released(&self) -> Vec<Release> {
+        mem::take(&mut self.lock().released)
+    }
+
+    /// Ready when there is something to be given back.
+    pub fn woken(&self) -> &Receiver<()> {
+        &self.woken
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to work on a message, as far as this process is concerned.
+pub struct Hold {
+    held: Arc<Held>,
+    id: String,
+}
+
+impl Hold {
+    /// An attempt begins: from now on it is not given back by itself.
+    pub fn begin(&self, attempt: u64) {
+        if let Some(message) = self.held.lock().messages.get_mut(&self.id) {
+            message.begun = Some(attempt);
+        }
+    }
+
+    /// Whether another instance has taken the message over.
+    pub fn is_lost(&self) -> bool {
+        let state = self.held.lock();
+        state
+            .messages
+            .get(&self.id)
+            .is_some_and(|message| message.lost)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.held.lock();
+        let Some(message) = state.messages.remove(&self.id) else {
+            return;
+        };
+        if message.begun.is_none() && !message.lost {
+            state.released.push(Release {
+                id: mem::take(&mut self.id),
+                begun: None,
+            });
+            drop(state);
+            // A full channel wakes the keeper as well.
+            let _ = self.held.wake.try_send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_begun_is_released_when_it_is_dropped() {
+        let held = Arc::new(Held::default());
+        let (a, b) = (held.hold("1-0").unwrap(), held.hold("2-0").unwrap());
+        assert!(held.hold("1-0").is_none(), "held once");
+        b.begin(3);
+        drop(b);
+        assert!(held.woken().is_empty());
+        drop(a);
+        assert_eq!(held.woken().try_recv(), Ok(()));
+        let release = Release {
+            id: "1-0".to_owned(),
+            begun: None,
+        };
+        assert_eq!(held.take_released(), [release]);
+        assert!(held.ids().is_empty() && held.take_released().is_empty());
+    }
+
+    #[test]
+    fn what_is_lost_is_neither_kept_nor_released() {
+        let held = Arc::new(Held::default());
+        let hold = held.hold("1-0").unwrap();
+        held.lose("1-0");
+        assert!(hold.is_lost() && held.contains("1-0") && held.ids().is_empty());
+        drop(hold);
+        assert!(held.take_released().is_empty());
+    }
+
+    #[test]
+    fn at_the_end_all_is_released_and_what_was_begun_is_known() {
+        let held = Arc::new(Held::default());
+        let (a, b) = (held.hold("1-0").unwrap(), held.hold("2-0").unwrap());
+        a.begin(2);
+        held.release_all();
+        let mut released = held.take_released();
+        released.sort_by(|a, b| a.id.cmp(&b.id));
+        assert_eq!(
+            released.iter().map(|r| r.begun).collect::<Vec<_>>(),
+            [Some(2), None]
+        );
+        drop((a, b));
+        assert!(held.take_released().is_empty(), "not a second time");
+    }
+}
