@@ -35,6 +35,7 @@ pub mod config;
 pub mod connection;
 pub mod error;
 pub mod event;
+pub mod fault;
 pub mod fetch;
 pub mod identity;
 pub mod lines;

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::connection::Patience;
 use crate::error::{Class, JobError, Reason};
 use crate::event::unix_millis;
+use crate::fault::{self, Stage};
 use crate::fetch::Fetcher;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
@@ -32,7 +33,7 @@ use crate::repo::mst::{self, Leaf, Tree};
 use crate::repo::record::Skip;
 use crate::shutdown::Shutdown;
 use crate::sink::room::Said;
-use crate::sink::{Interrupted, Sink};
+use crate::sink::{Interrupted, MAX_CREATES, Sink};
 use crate::status::{Phase, Slot};
 
 /// Skipped records of one repo that are logged one by one; the others are only counted.
@@ -86,8 +87,8 @@ struct Written {
 
 /// How a job ended that did not fail.
 enum Ended {
-    /// In events.
-    Written(Fetched, Written),
+    /// In events; from this server, so many bytes.
+    Written(Host, u64, Written),
     /// Shutdown came before it began; its message is released.
     NotBegun,
     /// Its message is somebody else's, or nobody's any more.
@@ -138,12 +139,13 @@ impl Worker {
             Some(standing) => return Ok(Ended::NotOurs(standing)),
         }
         self.refuse_killer(job)?;
+        fault::panic_if_asked(Stage::Fetch, &job.message.did);
         let fetched = self.fetch(job)?;
         self.slot.enter(Phase::Verify);
         let tree = mst::prove(&self.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
         Ok(match write(&mut self.sink, job, &fetched, &tree)? {
-            Ok(written) => Ended::Written(fetched, written),
+            Ok(written) => Ended::Written(fetched.host, fetched.bytes, written),
             Err(standing) => Ended::NotOurs(standing),
         })
     }
@@ -292,6 +294,9 @@ fn write_once(
         if passed <= written.resumed {
             continue;
         }
+        if passed == written.resumed + MAX_CREATES as u64 + 2 {
+            fault::panic_if_asked(Stage::Write, &job.message.did);
+        }
         match writer.record(&leaf, tree.record(&leaf))? {
             None => written.records += 1,
             Some(skip) => {
@@ -330,8 +335,8 @@ impl Worker {
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
             self.blocks.clear();
             let concluded = match result {
-                Ok(Ended::Written(fetched, written)) => {
-                    self.report(&job, &fetched, &written);
+                Ok(Ended::Written(host, bytes, written)) => {
+                    self.report(&job, &host, bytes, &written);
                     Ok(())
                 }
                 Ok(Ended::NotBegun) => {
@@ -410,16 +415,14 @@ impl Worker {
         }
     }
 
-    fn report(&self, job: &Job, fetched: &Fetched, written: &Written) {
+    fn report(&self, job: &Job, host: &Host, bytes: u64, written: &Written) {
         let metrics = &self.shared.metrics;
         metrics.repos.add(1);
         metrics.skipped.add(written.skipped);
         log::info!(
-            "done did={} host={} records={} bytes={} ms={} skipped={} resumed={} id={}",
+            "done did={} host={host} records={} bytes={bytes} ms={} skipped={} resumed={} id={}",
             job.message.did,
-            fetched.host,
             written.records,
-            fetched.bytes,
             self.began.elapsed().as_millis(),
             written.skipped,
             written.resumed,
