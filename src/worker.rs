@@ -156,7 +156,7 @@ impl Worker {
         if job.attempt <= limit {
             return Ok(());
         }
-        let before = self.sink.progress().and_then(Progress::failure);
+        let before = self.sink.progress(job).and_then(Progress::failure);
         let before = before.map_or("none before was judged".to_owned(), |failure| {
             format!("the last one judged: {}", failure.reason)
         });
@@ -371,7 +371,7 @@ impl Worker {
         if error.class() == Class::Fatal {
             return Err(error);
         }
-        let progress = self.sink.progress().cloned().unwrap_or_default();
+        let progress = self.sink.progress(job).cloned().unwrap_or_default();
         let now = unix_millis(SystemTime::now());
         let commit = self.commit.as_deref();
         let verdict = retry::judge(config, &error, commit, attempt, &progress, now);

@@ -92,6 +92,11 @@ impl Fence {
         &self.progress
     }
 
+    /// Whether it is for this message.
+    pub fn is_for(&self, id: &str) -> bool {
+        self.id == id
+    }
+
     /// The key of the hash.
     pub fn key(&self) -> &[u8] {
         self.key.as_bytes()

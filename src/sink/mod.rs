@@ -152,15 +152,16 @@ impl Sink {
     }
 
     /// What Redis knew of the message when it was acquired last.
-    pub fn progress(&self) -> Option<&Progress> {
-        self.fence.as_ref().map(Fence::progress)
+    pub fn progress(&self, job: &Job) -> Option<&Progress> {
+        let fence = self.fence.as_ref().filter(|fence| fence.is_for(&job.id));
+        fence.map(Fence::progress)
     }
 
     /// Begins the events of a proven repo, or goes on with them.
     pub fn begin<'s>(&'s mut self, job: &'s Job, commit: &cid::Cid, rev: &str) -> Writer<'s> {
         let commit_text = commit.to_string();
         let written = self
-            .progress()
+            .progress(job)
             .and_then(|progress| progress.written(&commit_text))
             .unwrap_or_else(|| Written {
                 leaves: 0,
@@ -188,8 +189,10 @@ impl Sink {
         error: &JobError,
         attempt: u64,
     ) -> Result<Executed, JobError> {
-        let Some(fence) = &mut self.fence else {
-            return Err(JobError::new(Reason::Redis, "no message was acquired"));
+        // A panic may have come before the message was acquired.
+        let fence = match &mut self.fence {
+            Some(fence) if fence.is_for(&job.id) => fence,
+            other => other.insert(Fence::new(&self.config, &job.id, attempt, job.begun)),
         };
         let original = Original {
             id: &job.id,
