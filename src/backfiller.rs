@@ -140,6 +140,13 @@ fn refusal(link: &mut Link, config: &Config) -> RedisResult<Option<String>> {
             "Redis {version} is too old: {OLDEST_REDIS}.0 or later is needed"
         )));
     }
+    let memory: redis::InfoDict = link.query(redis::cmd("INFO").arg("memory"))?;
+    let policy: String = memory.get("maxmemory_policy").unwrap_or_default();
+    if policy.starts_with("allkeys") {
+        log::warn!(
+            "Redis may evict any key (maxmemory-policy {policy}): events may then be written twice, and messages be lost"
+        );
+    }
     if info.get::<String>("redis_mode").as_deref() == Some("cluster") {
         return Ok(Some(
             "Redis runs in cluster mode: its transactions cannot span the three streams".to_owned(),
@@ -198,7 +205,9 @@ impl Crew {
             shutdown,
             Arc::clone(&name_lost),
         )?;
-        let keeper = spawn("keeper".to_owned(), &end, move || keeper.run(&others_ended))?;
+        let keeper = thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || keeper.run(&others_ended))?;
         let (resolver, mut threads) = Resolver::start(config.concurrency)?;
         // As many jobs wait as are worked on: enough that no worker waits for the reader, and no more is hoarded.
         let (sender, jobs) = bounded(config.concurrency);
@@ -321,6 +330,11 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if crew.keeper.is_finished() && status == ExitStatus::Done {
+            log::error!("cannot go on: the keeper panicked; this is a defect of this program");
+            status = ExitStatus::Failure;
+            shutdown.request();
         }
         let now = Instant::now();
         if running > 0 && shutdown.is_requested() {

@@ -262,7 +262,7 @@ pub fn not_connected() -> RedisError {
 
 /// Whether the connection is kept: the server refuses to do more for now. All other errors may mean that another server is to
 /// be talked to (a fail-over), which only a new connection finds.
-fn stays(error: &RedisError) -> bool {
+pub fn stays(error: &RedisError) -> bool {
     matches!(
         error.code(),
         Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS")

@@ -4,7 +4,9 @@
 //! *class* says what becomes of the message. Both follow the table "what happened" in the README, row by row; the texts are
 //! for the reader of the log and may change.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The stable reason codes, in the order of the README's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +82,11 @@ impl Reason {
             Reason::Panic => "panic",
             Reason::Redis => "redis",
         }
+    }
+
+    /// The reason of this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Reason::ALL.into_iter().find(|reason| reason.code() == code)
     }
 
     /// What becomes of the message.
@@ -196,6 +203,21 @@ fn one_line(text: &str) -> String {
     line
 }
 
+/// Runs a job; a panic becomes an error. What the job touched must be put in order by whoever goes on with it.
+///
+/// # Errors
+/// Those of the job, and [`Reason::Panic`].
+pub fn guarded<T>(job: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(job))
+        .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload))))
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without text")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +236,17 @@ mod tests {
                 "{reason} indexes the tables of counters"
             );
         }
+    }
+
+    #[test]
+    fn i5_a_panic_becomes_an_error_and_the_thread_goes_on() {
+        let literal = guarded::<()>(|| panic!("boom"));
+        assert_eq!(literal, Err(JobError::new(Reason::Panic, "boom")));
+        let formatted = guarded::<()>(|| panic!("boom {}", 7));
+        assert_eq!(formatted, Err(JobError::new(Reason::Panic, "boom 7")));
+        let other = guarded::<()>(|| std::panic::panic_any(7));
+        assert_eq!(other.map_err(|e| e.reason), Err(Reason::Panic));
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
     }
 
     #[test]

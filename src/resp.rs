@@ -29,6 +29,16 @@ impl Pipeline {
         self.count += 1;
         self
     }
+
+    /// The same as one transaction: MULTI before it, EXEC behind it.
+    pub fn in_transaction(&self) -> Pipeline {
+        let mut transaction = Pipeline::default();
+        transaction.add(&[b"MULTI"]);
+        transaction.bytes.extend_from_slice(&self.bytes);
+        transaction.count += self.count;
+        transaction.add(&[b"EXEC"]);
+        transaction
+    }
 }
 
 fn head(out: &mut Vec<u8>, kind: u8, length: usize) {

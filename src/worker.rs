@@ -5,8 +5,6 @@
 //! the job's boundary, judged as any other failure, and the worker goes on with fresh buffers. What becomes of a message whose
 //! job failed is judged by [`retry`] and written down before the next job is taken. Pinned by `tests/verdicts.rs`.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -14,7 +12,7 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::config::Config;
 use crate::connection::Patience;
-use crate::error::{Class, JobError, Reason};
+use crate::error::{Class, JobError, Reason, guarded};
 use crate::event::unix_millis;
 use crate::fault::{self, Stage};
 use crate::fetch::Fetcher;
@@ -22,10 +20,10 @@ use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
 use crate::identity::{Identities, Identity};
 use crate::metrics::Metrics;
-use crate::queue::Job;
 use crate::queue::fence::{Executed, Standing};
 use crate::queue::progress::Progress;
 use crate::queue::retry::{self, Verdict};
+use crate::queue::{Job, said_deleted};
 use crate::repo::blocks::BlockStore;
 use crate::repo::car;
 use crate::repo::commit::Commit;
@@ -33,7 +31,7 @@ use crate::repo::mst::{self, Leaf, Tree};
 use crate::repo::record::Skip;
 use crate::shutdown::Shutdown;
 use crate::sink::room::Said;
-use crate::sink::{Interrupted, MAX_CREATES, Sink};
+use crate::sink::{Interrupted, Sink};
 use crate::status::{Phase, Slot};
 
 /// Skipped records of one repo that are logged one by one; the others are only counted.
@@ -135,10 +133,10 @@ impl Worker {
         }
         match self.sink.acquire(job)? {
             None => return Ok(Ended::NotBegun),
-            Some(Standing::Mine) => job.hold.begin(job.attempt),
+            Some(Standing::Mine) => {}
             Some(standing) => return Ok(Ended::NotOurs(standing)),
         }
-        self.refuse_killer(job)?;
+        self.refuse_spent(job)?;
         fault::panic_if_asked(Stage::Fetch, &job.message.did);
         let fetched = self.fetch(job)?;
         self.slot.enter(Phase::Verify);
@@ -150,18 +148,28 @@ impl Worker {
         })
     }
 
-    /// A repo whose every attempt ended with its process, so that none was judged, is not begun once more.
-    fn refuse_killer(&self, job: &Job) -> Result<(), JobError> {
-        let limit = self.shared.config.max_attempts;
-        if job.attempt <= limit {
+    /// A message that has had all its attempts, and is there all the same, is not begun once more: its last attempt ended with
+    /// its process, or the limit was higher then.
+    fn refuse_spent(&self, job: &Job) -> Result<(), JobError> {
+        let (limit, spent) = (self.shared.config.max_attempts, job.attempt - 1);
+        if spent < limit {
             return Ok(());
         }
-        let before = self.sink.progress(job).and_then(Progress::failure);
-        let before = before.map_or("none before was judged".to_owned(), |failure| {
-            format!("the last one judged: {}", failure.reason)
-        });
-        let text = format_args!("attempt {limit} ended with its process; {before}");
-        Err(JobError::new(Reason::Panic, text))
+        let failure = self.sink.progress(job).and_then(Progress::failure);
+        let judged = failure.filter(|failure| failure.attempt == spent);
+        Err(
+            match judged.and_then(|failure| Reason::from_code(&failure.reason)) {
+                Some(reason) => {
+                    let text =
+                        format_args!("attempt {spent} failed before, and {limit} is the limit now");
+                    JobError::new(reason, text)
+                }
+                None => {
+                    let text = format_args!("attempt {spent} ended with its process");
+                    JobError::new(Reason::Panic, text)
+                }
+            },
+        )
     }
 
     /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
@@ -294,9 +302,6 @@ fn write_once(
         if passed <= written.resumed {
             continue;
         }
-        if passed == written.resumed + MAX_CREATES as u64 + 2 {
-            fault::panic_if_asked(Stage::Write, &job.message.did);
-        }
         match writer.record(&leaf, tree.record(&leaf))? {
             None => written.records += 1,
             Some(skip) => {
@@ -336,6 +341,7 @@ impl Worker {
             self.blocks.clear();
             let concluded = match result {
                 Ok(Ended::Written(host, bytes, written)) => {
+                    job.hold.settle();
                     self.report(&job, &host, bytes, &written);
                     Ok(())
                 }
@@ -360,8 +366,8 @@ impl Worker {
         let config = &self.shared.config;
         let metrics = &self.shared.metrics;
         metrics.failed(error.reason);
-        // One that was refused because its process ended each time has not been begun.
-        let attempt = job.attempt.min(config.max_attempts);
+        // One that was refused because it has had all its attempts has not had another.
+        let attempt = job.attempt.min(config.max_attempts.max(job.attempt - 1));
         let (did, id) = (&job.message.did, &job.id);
         log::warn!(
             "failed did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",
@@ -375,10 +381,14 @@ impl Worker {
         let now = unix_millis(SystemTime::now());
         let commit = self.commit.as_deref();
         let verdict = retry::judge(config, &error, commit, attempt, &progress, now);
+        if error.reason == Reason::Panic {
+            self.sink.reset();
+        }
         if let Executed::Not(standing) = self.sink.conclude(job, &verdict, &error, attempt)? {
             self.abandoned(job, standing);
             return Ok(());
         }
+        job.hold.settle();
         match verdict {
             Verdict::Retry(_) | Verdict::Defer { .. } => metrics.retries.add(1),
             Verdict::DeadLetter { reason, attempts } => {
@@ -393,13 +403,17 @@ impl Worker {
 
     /// Another instance works on the message, or has ended it; or it is delivered anew.
     fn abandoned(&self, job: &Job, standing: Standing) {
-        // Nothing is to be released: it is not this process's to say when the message is due.
-        job.hold.begin(job.attempt);
+        // It is not this process's to say when the message is due.
+        job.hold.settle();
         let why = match standing {
             Standing::Gone => "it is not pending any more",
             Standing::Deleted => "its entry was deleted",
+            Standing::Undelivered => "it is in the stream but not pending",
             Standing::Taken | Standing::Mine => "another instance has taken it over",
         };
+        if standing == Standing::Deleted {
+            said_deleted(&self.shared.metrics, &job.id);
+        }
         log::info!("abandoned did={} id={}: {why}", job.message.did, job.id);
         self.shared.metrics.abandoned.add(1);
     }
@@ -428,34 +442,5 @@ impl Worker {
             written.resumed,
             job.id,
         );
-    }
-}
-
-/// Runs a job; a panic becomes an error. What the job touched is in order for the next one: the block store is cleared, and
-/// the sink's writer, when it is dropped, gives up a connection whose replies nobody has read (`tests/sink.rs`).
-fn guarded<T>(job: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
-    catch_unwind(AssertUnwindSafe(job))
-        .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload))))
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without text")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn i5_a_panic_becomes_an_error_and_the_thread_goes_on() {
-        let literal = guarded::<()>(|| panic!("boom"));
-        assert_eq!(literal, Err(JobError::new(Reason::Panic, "boom")));
-        let formatted = guarded::<()>(|| panic!("boom {}", 7));
-        assert_eq!(formatted, Err(JobError::new(Reason::Panic, "boom 7")));
-        let other = guarded::<()>(|| std::panic::panic_any(7));
-        assert_eq!(other.map_err(|e| e.reason), Err(Reason::Panic));
-        assert_eq!(guarded(|| Ok(7)), Ok(7));
     }
 }

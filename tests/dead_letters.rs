@@ -47,7 +47,9 @@ fn i1_a_dead_letter_is_written_in_the_transaction_that_removes_its_message() {
     assert_eq!(transaction[2], format!(r#""XDEL" "{INPUT}" "{id}""#));
     assert_eq!(
         transaction[3],
-        format!(r#""DEL" "{OUTPUT}:progress:{INPUT}:{GROUP}:{id}""#)
+        format!(
+            r#""DEL" "{OUTPUT}:progress:{INPUT}:{GROUP}:{id}" "{OUTPUT}:owner:{INPUT}:{GROUP}:{id}""#
+        )
     );
 }
 

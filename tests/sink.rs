@@ -43,7 +43,6 @@ fn job(repo: &Repo, id: &str) -> Job {
         message: Message::parse(&value).expect("a message"),
         value,
         attempt: 1,
-        begun: false,
     }
 }
 

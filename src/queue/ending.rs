@@ -5,7 +5,9 @@
 
 use std::time::SystemTime;
 
-use super::fence::{Executed, Fence, is_no_group};
+use redis::Value;
+
+use super::fence::{Executed, Fence, Standing, is_no_group};
 use super::message::FIELD;
 use super::progress::{DEFERRED, FAILED};
 use super::retry::Verdict;
@@ -35,7 +37,20 @@ impl Original<'_> {
     }
 }
 
-/// Writes down what becomes of the message. Waits out what passes, however long that takes.
+/// What is to be written down.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending<'m> {
+    /// The message as it came.
+    pub original: Original<'m>,
+    /// What becomes of it.
+    pub verdict: &'m Verdict,
+    /// Why.
+    pub error: &'m JobError,
+    /// The number of the attempt.
+    pub attempt: u64,
+}
+
+/// Writes down what becomes of the message, waiting out what passes.
 ///
 /// # Errors
 /// [`Stop`]. Where the dead letters' key holds no stream, the message stays pending.
@@ -43,13 +58,17 @@ pub fn conclude(
     link: &mut Link,
     fence: &mut Fence,
     config: &Config,
-    original: Original<'_>,
-    verdict: &Verdict,
-    error: &JobError,
-    attempt: u64,
+    patience: Patience,
+    ending: Ending<'_>,
 ) -> Result<Executed, Stop> {
-    let patience = Patience::UntilDone;
-    let commands = match verdict {
+    let Ending {
+        original,
+        verdict,
+        attempt,
+        ..
+    } = ending;
+    let mut commands = Pipeline::default();
+    match verdict {
         Verdict::DeadLetter { reason, attempts } => {
             // Redis would acknowledge the message even where it cannot add the letter, so that is tried before.
             let mut length = redis::cmd("XLEN");
@@ -60,36 +79,44 @@ pub fn conclude(
                 log::error!("entry {id} cannot become a dead letter and stays: {e}: {text}");
             }
             length?;
-            dead_letter(fence, config, original, *reason, *attempts, error)
+            dead_letter(&mut commands, fence, config, ending, *reason, *attempts);
         }
         Verdict::Retry(failure) => {
-            let mut commands = Pipeline::default();
-            let failed = failure.to_field();
-            commands.add(&[b"HSET", fence.key(), FAILED.as_bytes(), failed.as_bytes()]);
-            commands.add(&[b"HDEL", fence.key(), DEFERRED.as_bytes()]);
+            let (key, failed) = (fence.progress_key(), failure.to_field());
+            commands.add(&[b"HSET", key, FAILED.as_bytes(), failed.as_bytes()]);
+            commands.add(&[b"HDEL", key, DEFERRED.as_bytes()]);
             wait_from_now(&mut commands, config, original.id, attempt);
-            commands
         }
         Verdict::Defer { since } => {
-            let mut commands = Pipeline::default();
-            let since = since.to_string();
-            commands.add(&[b"HSET", fence.key(), DEFERRED.as_bytes(), since.as_bytes()]);
+            let (key, since) = (fence.progress_key(), since.to_string());
+            commands.add(&[b"HSET", key, DEFERRED.as_bytes(), since.as_bytes()]);
             wait_from_now(&mut commands, config, original.id, attempt - 1);
-            commands
         }
-    };
+    }
     let executed = fence.transact(link, patience, &commands)?;
-    if let Executed::Now(replies) = &executed {
-        let failure = replies.iter().find_map(|reply| match reply {
-            redis::Value::ServerError(e) => Some(redis::RedisError::from(e.clone())),
-            _ => None,
-        });
+    let Executed::Now(replies) = &executed else {
+        return Ok(executed);
+    };
+    let failure = replies.iter().find_map(|reply| match reply {
+        Value::ServerError(e) => Some(redis::RedisError::from(e.clone())),
+        _ => None,
+    });
+    match failure {
         // A group that was destroyed is created again by the reader, and delivers the entry again.
-        if let Some(e) = failure.filter(|e| !is_no_group(e)) {
+        Some(e) if is_no_group(&e) => {}
+        Some(e) => {
             let (id, text) = (original.id, original.text());
             log::error!("entry {id} may be removed without its dead letter: {e}: {text}");
             return Err(Stop::Error(e));
         }
+        // XCLAIM has not found the message: acquiring it once more tells why, and clears up.
+        None if matches!(replies.last(), Some(Value::Array(ids)) if ids.is_empty()) => {
+            let standing = link.insist(patience, |link| fence.acquire(link))?;
+            if standing != Standing::Mine {
+                return Ok(Executed::Not(standing));
+            }
+        }
+        None => {}
     }
     Ok(executed)
 }
@@ -110,13 +137,16 @@ fn wait_from_now(commands: &mut Pipeline, config: &Config, id: &str, attempts: u
 }
 
 fn dead_letter(
+    commands: &mut Pipeline,
     fence: &Fence,
     config: &Config,
-    original: Original<'_>,
+    ending: Ending<'_>,
     reason: Reason,
     attempts: u64,
-    error: &JobError,
-) -> Pipeline {
+) {
+    let Ending {
+        original, error, ..
+    } = ending;
     let (stream, group) = (config.backfill_stream.as_bytes(), config.group.as_bytes());
     let (attempts, time) = (attempts.to_string(), timestamp(SystemTime::now()));
     let id = original.id.as_bytes();
@@ -130,10 +160,8 @@ fn dead_letter(
     if let Some(entry) = original.entry {
         letter.extend([b"entry".as_slice(), entry.as_bytes()]);
     }
-    let mut commands = Pipeline::default();
     commands.add(&letter);
     commands.add(&[b"XACK", stream, group, id]);
     commands.add(&[b"XDEL", stream, id]);
-    commands.add(&[b"DEL", fence.key()]);
-    commands
+    commands.add(&[b"DEL", fence.progress_key(), fence.owner_key()]);
 }

@@ -2,31 +2,36 @@
 //!
 //! A message may be worked on by two processes at once: one that stalled, and the one that took its messages over. The consumer
 //! in the pending list does not tell them apart for long, because either may claim the message again. So ownership is a token
-//! in the progress hash (see [`progress`](super::progress)):
+//! in a key of its own (see [`progress`](super::progress)):
 //!
-//! - Acquiring writes a fresh token and *then* watches the hash. Whoever had it before watches it too, and its next EXEC is
+//! - Acquiring writes a fresh token and *then* watches the key. Whoever had it before watches it too, and its next EXEC is
 //!   refused (a nil reply), also one that was sent long ago and is still under way.
 //! - Every transaction for the message is sent on the connection that watches, after a reply that named the own token *behind*
 //!   the WATCH, and uses the watch up. So between that reply and the EXEC nobody else has acquired the message.
-//! - Whoever loses the connection acquires again, with another token, and goes by what the hash says then: the truth is Redis.
-//! - The transaction that ends a message deletes the hash, which refuses every other EXEC for it for good.
+//! - Whoever loses the connection acquires again, with another token, and goes by what the progress hash says then: the truth is
+//!   Redis. One whose own earlier acquiring comes late over a connection that was given up has not lost the message, and
+//!   acquires it again as well.
+//! - The transaction that ends a message deletes both keys, which refuses every other EXEC for it for good.
 //!
 //! So the events of a chunk and the leaves that it covers are written together, by one owner at a time, or not at all (I2).
 //! Pinned by `tests/fencing.rs`, `tests/takeovers.rs` and `tests/cuts.rs`.
 
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redis::{ErrorKind, RedisError, RedisResult, Value, from_redis_value};
 use uuid::Uuid;
 
-use super::progress::{self, OWNER, Progress};
+use super::progress::{self, Progress};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop, not_connected};
 use crate::resp::Pipeline;
 
-/// How long a progress hash without leaves is kept, in seconds: a week.
-const UNWRITTEN_TTL: &[u8] = b"604800";
+/// How long a token is kept, in seconds: a week, which is longer than any attempt takes.
+const TOKEN_TTL: &[u8] = b"604800";
+/// How often a message that came between is acquired again in one go.
+const TRIES: usize = 5;
 
 /// What acquiring has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +40,12 @@ pub enum Standing {
     Mine,
     /// Another one has acquired it just now.
     Taken,
-    /// It is not pending: another one has ended it, or it will be delivered anew.
+    /// It is not pending: another one has ended it.
     Gone,
     /// Its entry was deleted by somebody else while it was pending.
     Deleted,
+    /// It is not pending, but its entry is there: it will be delivered anew, for the group was.
+    Undelivered,
 }
 
 /// What has become of a transaction.
@@ -56,30 +63,38 @@ pub enum Executed {
 pub struct Fence {
     config: Arc<Config>,
     id: String,
-    key: String,
+    owner_key: String,
+    progress_key: String,
     /// Number of the attempt, which is what Redis shall say of the deliveries.
     attempt: u64,
-    /// Whether the hash may be there already.
-    begun: bool,
+    /// How all tokens of this fence begin.
+    family: String,
     token: String,
-    /// The connection on which the hash is watched.
+    /// The last token with which the message was this fence's.
+    established: Option<String>,
+    /// How many tokens there have been.
+    tokens: u64,
+    /// The connection on which the owner is watched.
     generation: u64,
-    /// Whether it is watched there, and named the token afterwards.
+    /// Whether it is watched there, and was this fence afterwards.
     armed: bool,
     progress: Progress,
     output_length: Option<u64>,
 }
 
 impl Fence {
-    /// For this attempt at the message; `begun` says whether there were attempts before. It is nobody's yet.
-    pub fn new(config: &Arc<Config>, id: &str, attempt: u64, begun: bool) -> Self {
+    /// For this attempt at the message. It is nobody's yet.
+    pub fn new(config: &Arc<Config>, id: &str, attempt: u64) -> Self {
         Fence {
             config: Arc::clone(config),
             id: id.to_owned(),
-            key: progress::key(config, id),
+            owner_key: progress::owner_key(config, id),
+            progress_key: progress::key(config, id),
             attempt,
-            begun,
+            family: fresh_family(),
             token: String::new(),
+            established: None,
+            tokens: 0,
             generation: 0,
             armed: false,
             progress: Progress::default(),
@@ -87,7 +102,7 @@ impl Fence {
         }
     }
 
-    /// What the hash said when the message was acquired last.
+    /// What the progress hash said when the message was acquired last.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
@@ -97,9 +112,14 @@ impl Fence {
         self.id == id
     }
 
-    /// The key of the hash.
-    pub fn key(&self) -> &[u8] {
-        self.key.as_bytes()
+    /// The key of the owner, which is to be watched.
+    pub fn owner_key(&self) -> &[u8] {
+        self.owner_key.as_bytes()
+    }
+
+    /// The key of the progress hash.
+    pub fn progress_key(&self) -> &[u8] {
+        self.progress_key.as_bytes()
     }
 
     /// The length of the output, in entries, when the message was acquired last.
@@ -112,38 +132,36 @@ impl Fence {
     /// # Errors
     /// Of the way, or of Redis. May be called again.
     pub fn acquire(&mut self, link: &mut Link) -> RedisResult<Standing> {
-        let standing = self.try_acquire(link)?;
-        if standing != Standing::Mine || self.begun {
-            return Ok(standing);
+        for _ in 1..TRIES {
+            match self.try_acquire(link)? {
+                // An earlier token of this fence came late, or the key was evicted in between.
+                (Standing::Taken, owner) if self.is_family(owner.as_deref()) => {}
+                (standing, _) => return Ok(standing),
+            }
         }
-        self.begun = true;
-        if !self.progress.is_any_written() {
-            return Ok(standing);
-        }
-        // Another instance has begun in the meantime, and the time to live is not for what it has written.
-        link.query::<u64>(redis::cmd("PERSIST").arg(&self.key))?;
-        self.try_acquire(link)
+        Ok(self.try_acquire(link)?.0)
     }
 
-    fn try_acquire(&mut self, link: &mut Link) -> RedisResult<Standing> {
+    /// One try, and who the owner is behind it.
+    fn try_acquire(&mut self, link: &mut Link) -> RedisResult<(Standing, Option<String>)> {
         self.armed = false;
-        self.token = fresh_token();
-        let (key, id) = (self.key.as_bytes(), self.id.as_bytes());
+        self.tokens += 1;
+        self.token = format!("{}{}", self.family, self.tokens);
+        let (owner, id) = (self.owner_key.as_bytes(), self.id.as_bytes());
         let input = self.config.backfill_stream.as_bytes();
         let (group, me) = (
             self.config.group.as_bytes(),
             self.config.consumer.as_bytes(),
         );
-        let attempt = self.attempt.to_string();
+        let (token, attempt) = (self.token.as_bytes(), self.attempt.to_string());
+        let attempt = attempt.as_bytes();
         let mut commands = Pipeline::default();
         // What an earlier message left watched on this connection would refuse the transactions of this one.
         commands.add(&[b"UNWATCH"]);
-        commands.add(&[b"HSET", key, OWNER.as_bytes(), self.token.as_bytes()]);
-        if !self.begun {
-            commands.add(&[b"EXPIRE", key, UNWRITTEN_TTL, b"NX"]);
-        }
-        commands.add(&[b"WATCH", key]);
-        commands.add(&[b"HGETALL", key]);
+        commands.add(&[b"SET", owner, token, b"EX", TOKEN_TTL, b"GET"]);
+        commands.add(&[b"WATCH", owner]);
+        commands.add(&[b"GET", owner]);
+        commands.add(&[b"HGETALL", self.progress_key.as_bytes()]);
         commands.add(&[b"XPENDING", input, group, id, id, b"1"]);
         commands.add(&[
             b"XCLAIM",
@@ -153,56 +171,83 @@ impl Fence {
             b"0",
             id,
             b"RETRYCOUNT",
-            attempt.as_bytes(),
+            attempt,
             b"JUSTID",
         ]);
         commands.add(&[b"XLEN", self.config.firehose_stream.as_bytes()]);
-        let mut replies = link.pipeline(&commands)?;
+        let mut replies = link.pipeline(&commands)?.into_iter();
         self.generation = link.generation();
 
-        let mut next = || replies.pop().unwrap_or(Value::Nil).extract_error();
-        let length = next()?;
-        let (claimed, pending) = (next(), next());
-        let hash = next()?;
-        // WATCH, EXPIRE, HSET, UNWATCH
-        for reply in replies {
-            reply.extract_error()?;
-        }
-        let (claimed, pending) = match (claimed, pending) {
-            // Whoever creates the group again delivers the entry again, if it is still there, and needs its progress.
-            (Err(e), _) | (_, Err(e)) if is_no_group(&e) => return Ok(Standing::Gone),
-            (claimed, pending) => (claimed?, pending?),
+        let mut next = || replies.next().unwrap_or(Value::Nil).extract_error();
+        next()?;
+        let before: Option<String> = from_redis_value(next()?)?;
+        next()?;
+        let owner = next()?;
+        self.progress = Progress(from_redis_value(next()?)?);
+        let (pending, claimed) = (next(), next());
+        self.output_length = Some(from_redis_value(next()?)?);
+        let (pending, claimed) = match (pending, claimed) {
+            (Err(e), _) | (_, Err(e)) if is_no_group(&e) => (Value::Nil, Value::Nil),
+            (pending, claimed) => (pending?, claimed?),
         };
-        self.output_length = Some(from_redis_value(length)?);
-        let standing = if is_empty(&pending) {
-            Standing::Gone
-        } else if is_empty(&claimed) {
-            Standing::Deleted
+        let (is_pending, is_there) = (!is_empty(&pending), !is_empty(&claimed));
+        let owner: Option<String> = from_redis_value(owner)?;
+        self.armed = owner.as_deref() == Some(self.token.as_str());
+        let standing = if !self.armed {
+            Standing::Taken
+        } else if is_there {
+            self.established = Some(self.token.clone());
+            Standing::Mine
         } else {
-            return Ok(if self.rearm(hash)? {
-                Standing::Mine
-            } else {
-                Standing::Taken
+            // Whoever ends a message removes its token; one that a failed try of this fence has left says nothing.
+            let stays = before.is_some_and(|before| {
+                !before.starts_with(&self.family) || self.established.as_ref() == Some(&before)
             });
+            self.clear_up(link, is_pending || stays)?
         };
-        if self.rearm(hash)? {
-            self.remove_orphan(link)?;
-        }
-        Ok(standing)
+        Ok((standing, owner))
     }
 
-    /// Takes note of what the hash says behind a WATCH on the connection of the last [`Fence::send`] or
-    /// [`Fence::acquire`]; returns whether the message is still this fence's.
+    /// Why a message of which the pending list knows nothing does not: and removes the token again, and the progress where
+    /// there is no entry any more. `unended`: nobody has ended it.
+    fn clear_up(&mut self, link: &mut Link, unended: bool) -> RedisResult<Standing> {
+        let mut entry = redis::cmd("XRANGE");
+        entry
+            .arg(&self.config.backfill_stream)
+            .arg(&self.id)
+            .arg(&self.id);
+        let exists = !is_empty(&link.query::<Value>(&entry)?);
+        let mut commands = Pipeline::default();
+        commands.add(&[b"DEL", self.owner_key.as_bytes()]);
+        if !exists {
+            commands.add(&[b"DEL", self.progress_key.as_bytes()]);
+        }
+        let commands = commands.in_transaction();
+        self.send(link, &commands.bytes)?;
+        for _ in 0..commands.count {
+            link.receive()?.extract_error()?;
+        }
+        Ok(match (exists, unended) {
+            (true, _) => Standing::Undelivered,
+            (false, true) => Standing::Deleted,
+            (false, false) => Standing::Gone,
+        })
+    }
+
+    /// Takes note of who the owner is behind a WATCH on the connection of the last [`Fence::send`]; returns whether the message
+    /// is still this fence's.
     ///
     /// # Errors
-    /// When this is no hash.
-    pub fn rearm(&mut self, hash: Value) -> RedisResult<bool> {
-        let progress = Progress(from_redis_value(hash.extract_error()?)?);
-        self.armed = progress.owner() == Some(self.token.as_str());
-        if self.armed {
-            self.progress = progress;
-        }
+    /// When this is no string.
+    pub fn rearm(&mut self, owner: Value) -> RedisResult<bool> {
+        let owner: Option<String> = from_redis_value(owner.extract_error()?)?;
+        self.armed = owner.as_deref() == Some(self.token.as_str());
         Ok(self.armed)
+    }
+
+    /// Whether nobody else has acquired the message, though this fence has lost it: then it may be acquired again.
+    fn is_family(&self, owner: Option<&str>) -> bool {
+        owner.is_none_or(|owner| owner.starts_with(&self.family))
     }
 
     /// Sends a transaction, MULTI … EXEC and what may follow, which uses the watch up.
@@ -216,9 +261,22 @@ impl Fence {
         link.send_on(self.generation, commands)
     }
 
-    /// Whether the hash is watched on the present connection, so that [`Fence::send`] may succeed.
+    /// Whether the owner is watched on the present connection, so that [`Fence::send`] may succeed.
     pub fn is_armed(&self, link: &Link) -> bool {
         self.armed && link.is_connected_as(self.generation)
+    }
+
+    /// After an EXEC was refused: acquires the message again, unless somebody else has done so.
+    ///
+    /// # Errors
+    /// Of the way, or of Redis. May be called again.
+    pub fn acquire_unless_taken(&mut self, link: &mut Link) -> RedisResult<Standing> {
+        let owner: Option<String> = link.query(redis::cmd("GET").arg(&self.owner_key))?;
+        if self.is_family(owner.as_deref()) {
+            self.acquire(link)
+        } else {
+            Ok(Standing::Taken)
+        }
     }
 
     /// Executes a short transaction, however often the connection is lost meanwhile.
@@ -231,68 +289,48 @@ impl Fence {
         patience: Patience,
         commands: &Pipeline,
     ) -> Result<Executed, Stop> {
-        let mut transaction = Pipeline::default();
-        transaction.add(&[b"MULTI"]);
-        transaction.bytes.extend_from_slice(&commands.bytes);
-        transaction.count += commands.count;
-        transaction.add(&[b"EXEC"]);
-        let mut sent = false;
+        let transaction = commands.in_transaction();
+        let (mut sent, mut refused) = (false, false);
         link.insist(patience, |link| {
-            if !self.is_armed(link) {
-                match self.acquire(link)? {
-                    Standing::Mine => {}
-                    Standing::Gone if sent => return Ok(Executed::Earlier),
-                    standing => return Ok(Executed::Not(standing)),
+            loop {
+                if !self.is_armed(link) {
+                    let standing = if refused {
+                        self.acquire_unless_taken(link)?
+                    } else {
+                        self.acquire(link)?
+                    };
+                    match standing {
+                        Standing::Mine => {}
+                        Standing::Gone if sent && !refused => return Ok(Executed::Earlier),
+                        standing => return Ok(Executed::Not(standing)),
+                    }
                 }
-            }
-            sent = true;
-            self.send(link, &transaction.bytes)?;
-            let mut replies = (0..transaction.count)
-                .map(|_| link.receive())
-                .collect::<RedisResult<Vec<_>>>()?;
-            let executed = replies.pop().unwrap_or(Value::Nil);
-            // What was refused while it was queued says more than EXEC's own error.
-            for reply in replies {
-                reply.extract_error()?;
-            }
-            match executed {
-                Value::Nil => Ok(Executed::Not(Standing::Taken)),
-                Value::Array(replies) => Ok(Executed::Now(replies)),
-                Value::ServerError(e) => Err(e.into()),
-                _ => Err(no_array()),
+                (sent, refused) = (true, false);
+                self.send(link, &transaction.bytes)?;
+                let mut replies = (0..transaction.count)
+                    .map(|_| link.receive())
+                    .collect::<RedisResult<Vec<_>>>()?;
+                let executed = replies.pop().unwrap_or(Value::Nil);
+                // What was refused while it was queued says more than EXEC's own error.
+                for reply in replies {
+                    reply.extract_error()?;
+                }
+                match executed {
+                    Value::Nil => refused = true,
+                    Value::Array(replies) => return Ok(Executed::Now(replies)),
+                    Value::ServerError(e) => return Err(e.into()),
+                    _ => return Err(no_array()),
+                }
             }
         })
     }
-
-    /// Removes the hash that acquiring has made for a message that is over, unless somebody else has acquired it since.
-    fn remove_orphan(&mut self, link: &mut Link) -> RedisResult<()> {
-        let mut entry = redis::cmd("XRANGE");
-        entry
-            .arg(&self.config.backfill_stream)
-            .arg(&self.id)
-            .arg(&self.id);
-        // An entry that is still there is delivered again, and its progress counts then.
-        if !is_empty(&link.query::<Value>(&entry)?) {
-            return Ok(());
-        }
-        let mut commands = Pipeline::default();
-        commands
-            .add(&[b"MULTI"])
-            .add(&[b"DEL", self.key.as_bytes()]);
-        commands.add(&[b"EXEC"]);
-        self.send(link, &commands.bytes)?;
-        for _ in 0..commands.count {
-            link.receive()?.extract_error()?;
-        }
-        Ok(())
-    }
 }
 
-/// A token that no other process, now or later, has.
-fn fresh_token() -> String {
-    static PROCESS: std::sync::LazyLock<Uuid> = std::sync::LazyLock::new(Uuid::new_v4);
+/// How the tokens of one fence begin, and those of no other, of whatever process.
+fn fresh_family() -> String {
+    static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", PROCESS.simple(), COUNT.fetch_add(1, Relaxed))
+    format!("{}-{}-", PROCESS.simple(), COUNT.fetch_add(1, Relaxed))
 }
 
 fn is_empty(reply: &Value) -> bool {

@@ -1,9 +1,9 @@
 //! The messages that this process holds: from when they are read or claimed until they have ended or are given back.
 //!
 //! Whoever has a message has its [`Hold`], which travels with the job. While it lives, the keeper renews the message's idle time
-//! in Redis, so that no other instance takes it for orphaned. When it is dropped without having been begun (shutdown came first),
-//! the message is released for the other instances; and when it has been begun, whoever ended it has said in Redis what
-//! becomes of it. So no path through the program can forget to let go of a message.
+//! in Redis, so that no other instance takes it for orphaned. When it is dropped and nothing has been written down about what
+//! becomes of the message (shutdown came first, or Redis refused for good), the message is released for the other instances, and an
+//! attempt that had begun is not charged. So no path through the program can forget to let go of a message.
 
 use std::collections::HashMap;
 use std::mem;
@@ -37,6 +37,7 @@ struct State {
 struct Message {
     begun: Option<u64>,
     lost: bool,
+    settled: bool,
 }
 
 impl Default for Held {
@@ -58,6 +59,8 @@ impl Held {
             return None;
         }
         state.messages.insert(id.to_owned(), Message::default());
+        // What was to be given back is taken again.
+        state.released.retain(|release| release.id != id);
         Some(Hold {
             held: Arc::clone(self),
             id: id.to_owned(),
@@ -74,6 +77,13 @@ impl Held {
         let state = self.lock();
         let kept = state.messages.iter().filter(|(_, message)| !message.lost);
         kept.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether the message is held, and no attempt at it has begun.
+    pub fn is_waiting(&self, id: &str) -> bool {
+        let state = self.lock();
+        let message = state.messages.get(id);
+        message.is_some_and(|message| message.begun.is_none())
     }
 
     /// Another instance has taken the message over.
@@ -119,10 +129,18 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// An attempt begins: from now on it is not given back by itself.
+    /// An attempt begins, and may be charged; or the message was acquired again.
     pub fn begin(&self, attempt: u64) {
         if let Some(message) = self.held.lock().messages.get_mut(&self.id) {
             message.begun = Some(attempt);
+            message.lost = false;
+        }
+    }
+
+    /// What becomes of the message is written down, or not this process's to say.
+    pub fn settle(&self) {
+        if let Some(message) = self.held.lock().messages.get_mut(&self.id) {
+            message.settled = true;
         }
     }
 
@@ -142,10 +160,10 @@ impl Drop for Hold {
         let Some(message) = state.messages.remove(&self.id) else {
             return;
         };
-        if message.begun.is_none() && !message.lost {
+        if !message.settled && !message.lost {
             state.released.push(Release {
                 id: mem::take(&mut self.id),
-                begun: None,
+                begun: message.begun,
             });
             drop(state);
             // A full channel wakes the keeper as well.
@@ -158,22 +176,38 @@ impl Drop for Hold {
 mod tests {
     use super::*;
 
+    fn releases(held: &Held) -> Vec<(String, Option<u64>)> {
+        let released = held.take_released().into_iter();
+        let mut released: Vec<_> = released.map(|r| (r.id, r.begun)).collect();
+        released.sort();
+        released
+    }
+
     #[test]
-    fn what_is_not_begun_is_released_when_it_is_dropped() {
+    fn what_is_not_settled_is_released_when_it_is_dropped() {
         let held = Arc::new(Held::default());
-        let (a, b) = (held.hold("1-0").unwrap(), held.hold("2-0").unwrap());
+        let [a, b, c] = ["1-0", "2-0", "3-0"].map(|id| held.hold(id).unwrap());
         assert!(held.hold("1-0").is_none(), "held once");
+        assert!(held.is_waiting("2-0"));
         b.begin(3);
-        drop(b);
+        c.begin(1);
+        assert!(!held.is_waiting("2-0"));
+        c.settle();
+        drop(c);
         assert!(held.woken().is_empty());
-        drop(a);
+        drop((a, b));
         assert_eq!(held.woken().try_recv(), Ok(()));
-        let release = Release {
-            id: "1-0".to_owned(),
-            begun: None,
-        };
-        assert_eq!(held.take_released(), [release]);
-        assert!(held.ids().is_empty() && held.take_released().is_empty());
+        let wanted = [("1-0".to_owned(), None), ("2-0".to_owned(), Some(3))];
+        assert_eq!(releases(&held), wanted);
+        assert!(held.ids().is_empty() && releases(&held).is_empty());
+    }
+
+    #[test]
+    fn what_is_held_again_is_not_released() {
+        let held = Arc::new(Held::default());
+        drop(held.hold("1-0").unwrap());
+        let _again = held.hold("1-0").unwrap();
+        assert!(releases(&held).is_empty());
     }
 
     #[test]
@@ -184,6 +218,11 @@ mod tests {
         assert!(hold.is_lost() && held.contains("1-0") && held.ids().is_empty());
         drop(hold);
         assert!(held.take_released().is_empty());
+
+        let hold = held.hold("1-0").unwrap();
+        held.lose("1-0");
+        hold.begin(1);
+        assert_eq!(held.ids(), ["1-0"], "acquired again, it is kept again");
     }
 
     #[test]
@@ -192,12 +231,8 @@ mod tests {
         let (a, b) = (held.hold("1-0").unwrap(), held.hold("2-0").unwrap());
         a.begin(2);
         held.release_all();
-        let mut released = held.take_released();
-        released.sort_by(|a, b| a.id.cmp(&b.id));
-        assert_eq!(
-            released.iter().map(|r| r.begun).collect::<Vec<_>>(),
-            [Some(2), None]
-        );
+        let wanted = [("1-0".to_owned(), Some(2)), ("2-0".to_owned(), None)];
+        assert_eq!(releases(&held), wanted);
         drop((a, b));
         assert!(held.take_released().is_empty(), "not a second time");
     }

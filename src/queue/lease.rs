@@ -6,35 +6,48 @@
 //!
 //! A process that was stopped for a while may have lost its messages, so the keeper renews without looking only while its own
 //! last renewal is younger than half a lease. Otherwise it looks first who has each message in the pending list, and lets go of
-//! those that others have. Even so it may now and then claim back what somebody else works on: that does no harm, for who may
-//! write is decided by the [`fence`](super::fence) and not by the pending list.
+//! those that others have. Even so it may now and then claim back what somebody else works on: that may cost the other one's
+//! work but never an event, for who may write is decided by the [`fence`](super::fence) and not by the pending list. A process that
+//! has lost its name cannot tell its messages from those of the other one in the list, so it keeps and gives back nothing more.
+//!
+//! XCLAIM drops a message whose entry was deleted from the pending list, and answers without it. Of one that no attempt has begun,
+//! the keeper is the only one to see that, and says it.
 //!
 //! Redis being away is not waited out here: the next round comes soon, and the reader says it. Pinned by `tests/leases.rs`
 //! and `tests/names.rs`.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
-use redis::RedisResult;
+use redis::{RedisResult, from_redis_value};
 
 use super::fence::is_no_group;
 use super::held::{Held, Release};
 use super::name::Name;
-use super::retry;
+use super::{retry, said_deleted};
 use crate::config::Config;
 use crate::connection::Link;
-use crate::error::JobError;
 use crate::metrics::Metrics;
+use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
 
 /// How long Redis may take for a reply to the keeper, at most.
 const LONGEST_REPLY: Duration = Duration::from_secs(5);
 
+/// How soon it is tried again when Redis cannot be used.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
 /// Who in the pending list has a message: its id, consumer, idle time in milliseconds and deliveries.
 type Listed = (String, String, u64, u64);
+
+/// How long Redis may take for a reply to the keeper.
+pub fn reply_timeout(config: &Config) -> Duration {
+    (config.lease / 2).min(LONGEST_REPLY)
+}
 
 /// The keeper; lives on its own thread, until all others have ended.
 pub struct Keeper {
@@ -67,9 +80,8 @@ impl Keeper {
         shutdown: &Shutdown,
         name_lost: Arc<AtomicBool>,
     ) -> RedisResult<Self> {
-        let reply = (config.lease / 2).min(LONGEST_REPLY);
         Ok(Keeper {
-            link: Link::new(&config.redis, shutdown)?.with_reply_timeout(reply),
+            link: Link::new(&config.redis, shutdown)?.with_reply_timeout(reply_timeout(&config)),
             config,
             name,
             held,
@@ -82,12 +94,9 @@ impl Keeper {
         })
     }
 
-    /// Keeps until `ended` is disconnected: no other thread holds a message then.
-    ///
-    /// # Errors
-    /// None: what fails is tried again.
-    pub fn run(mut self, ended: &Receiver<Infallible>) -> Result<(), JobError> {
-        let every = self.name.renew_every();
+    /// Keeps until `ended` is disconnected: no other thread holds a message then. What fails is tried again.
+    pub fn run(mut self, ended: &Receiver<Infallible>) {
+        let every = Name::renew_every_of(&self.config);
         let mut next = Instant::now() + every;
         loop {
             let held = Arc::clone(&self.held);
@@ -98,36 +107,37 @@ impl Keeper {
             };
             let due = Instant::now() >= next;
             let kept = self.keep(due);
+            let failed = kept.is_err();
             self.say(kept);
             if ending {
                 break;
             }
-            if due {
+            if failed {
+                next = Instant::now() + every.min(TRY_AGAIN);
+            } else if due {
                 next = Instant::now() + every;
             }
         }
         if let Err(e) = self.name.give_back(&mut self.link) {
             log::debug!("the consumer name is left to expire: {e}");
         }
-        Ok(())
     }
 
     fn keep(&mut self, due: bool) -> RedisResult<()> {
         self.releases.append(&mut self.held.take_released());
-        if !due && self.releases.is_empty() {
+        if self.name_lost.load(Relaxed) || (!due && self.releases.is_empty()) {
             return Ok(());
         }
-        if due {
-            self.keep_name()?;
+        // That the name cannot be kept, for want of memory, is no reason to let the messages go.
+        let name = if due { self.keep_name() } else { Ok(()) };
+        if !self.name_lost.load(Relaxed) {
+            self.renew()?;
+            self.release()?;
         }
-        self.renew()?;
-        self.release()
+        name
     }
 
     fn keep_name(&mut self) -> RedisResult<()> {
-        if self.name_lost.load(Relaxed) {
-            return Ok(());
-        }
         if let Some(holder) = self.name.keep(&mut self.link)? {
             log::error!(
                 "the consumer name {} is held by {holder} now: no more jobs are taken, those in flight are finished",
@@ -152,52 +162,76 @@ impl Keeper {
         }
         if !ids.is_empty() {
             let mut claim = self.claim();
-            self.execute(claim.arg(&ids).arg("JUSTID"))?;
+            if let Some(kept) = self.execute(claim.arg(&ids).arg("JUSTID"))? {
+                self.miss(&ids, &kept);
+            }
         }
         self.renewed = began;
         Ok(())
     }
 
-    /// Of these, those that the pending list still shows with this consumer; the others are lost.
-    fn still_ours(&mut self, ids: Vec<String>) -> RedisResult<Vec<String>> {
-        let mut ours = Vec::new();
-        for id in ids {
-            let mut pending = redis::cmd("XPENDING");
-            pending
-                .arg(&self.config.backfill_stream)
-                .arg(&self.config.group)
-                .arg(&id)
-                .arg(&id)
-                .arg(1);
-            let listed: Vec<Listed> = match self.link.query(&pending) {
-                Err(e) if is_no_group(&e) => Vec::new(),
-                listed => listed?,
-            };
-            if listed
-                .iter()
-                .any(|(_, consumer, ..)| *consumer == self.config.consumer)
-            {
-                ours.push(id);
-            } else {
-                log::debug!("id={id}: another instance has taken the message over");
-                self.held.lose(&id);
-            }
+    /// Says which messages that nobody has begun are not there any more.
+    fn miss(&self, ids: &[String], kept: &[String]) {
+        let kept: HashSet<_> = kept.iter().collect();
+        let missing = ids.iter().filter(|id| !kept.contains(id));
+        for id in missing.filter(|id| self.held.is_waiting(id)) {
+            self.held.lose(id);
+            said_deleted(&self.metrics, id);
         }
-        Ok(ours)
+    }
+
+    /// Of these, those that the pending list still shows with this consumer; the others are lost.
+    fn still_ours(&mut self, mut ids: Vec<String>) -> RedisResult<Vec<String>> {
+        let (input, group) = (&self.config.backfill_stream, &self.config.group);
+        let mut commands = Pipeline::default();
+        for id in &ids {
+            let id = id.as_bytes();
+            commands.add(&[
+                b"XPENDING",
+                input.as_bytes(),
+                group.as_bytes(),
+                id,
+                id,
+                b"1",
+            ]);
+        }
+        let mut ours = HashSet::new();
+        for reply in self.link.pipeline(&commands)? {
+            let listed: Vec<Listed> = match reply.extract_error() {
+                Err(e) if is_no_group(&e) => Vec::new(),
+                reply => from_redis_value(reply?)?,
+            };
+            let listed = listed.into_iter();
+            let listed = listed.filter(|(_, consumer, ..)| *consumer == self.config.consumer);
+            ours.extend(listed.map(|(id, ..)| id));
+        }
+        ids.retain(|id| {
+            let is_ours = ours.contains(id);
+            if !is_ours {
+                log::debug!("id={id}: another instance has taken the message over");
+                self.held.lose(id);
+            }
+            is_ours
+        });
+        Ok(ids)
     }
 
     /// Makes messages due for all instances at once.
     fn release(&mut self) -> RedisResult<()> {
-        let idle = retry::due_at_once(&self.config).as_millis() as u64;
+        let idle = retry::DUE_AT_ONCE.as_millis() as u64;
         while let Some(Release { id, begun }) = self.releases.last() {
-            let mut claim = self.claim();
-            claim.arg(id).arg("IDLE").arg(idle);
-            if let Some(attempt) = begun {
-                claim.arg("RETRYCOUNT").arg(attempt.saturating_sub(1));
+            // The reader may have taken it again meanwhile.
+            if !self.held.contains(id) {
+                let mut claim = self.claim();
+                claim.arg(id).arg("IDLE").arg(idle);
+                if let Some(attempt) = begun {
+                    claim.arg("RETRYCOUNT").arg(attempt.saturating_sub(1));
+                }
+                let released = self.execute(claim.arg("JUSTID"))?;
+                let released = released.map_or(0, |ids| ids.len());
+                self.metrics.released.add(released as u64);
             }
-            self.execute(claim.arg("JUSTID"))?;
             self.releases.pop();
-            self.metrics.released.add(1);
         }
         Ok(())
     }
@@ -212,11 +246,11 @@ impl Keeper {
         claim
     }
 
-    /// Without the group nothing is pending, and there is nothing to keep.
-    fn execute(&mut self, claim: &redis::Cmd) -> RedisResult<()> {
-        match self.link.query::<Vec<String>>(claim) {
-            Err(e) if is_no_group(&e) => Ok(()),
-            done => done.map(drop),
+    /// The ids that were claimed; `None` without the group: nothing is pending, and there is nothing to keep.
+    fn execute(&mut self, claim: &redis::Cmd) -> RedisResult<Option<Vec<String>>> {
+        match self.link.query(claim) {
+            Err(e) if is_no_group(&e) => Ok(None),
+            claimed => claimed.map(Some),
         }
     }
 

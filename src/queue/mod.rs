@@ -1,28 +1,31 @@
 //! The input side: a Redis stream with a consumer group, whose pending list is the retry queue.
 //!
-//! The life of a message, as far as this program moves it. The states are those of Redis; in brackets what else says so.
+//! The life of a message, as far as this program moves it. The states are those of Redis.
 //!
 //! ```text
-//!                 XREADGROUP                    acquire                    last chunk's EXEC
-//!  in the stream ───────────► held ───────────────────────► begun ─────────────────────────────► gone, events written
-//!        ▲                    ▲ │ ▲                          │ │ │
-//!        │                    │ │ └── XCLAIM, when due ── waiting ◄┘ │  attempt failed, or deferred
-//!        │ group recreated    │ │                            ▲   │
-//!        └────────────────────┘ └── not begun: released ─────┘   └─────────────────────────────► gone, dead letter written
+//!                 XREADGROUP              acquire                    last chunk's EXEC
+//!  in the stream ───────────► held ─────────────────► begun ─────────────────────────────► gone, events written
+//!        ▲                    ▲  │                     │  │
+//!        │                    │  │ released            │  └──────────────────────────────► gone, dead letter written
+//!        │              XCLAIM│  ▼                     │        verdict: no attempt is left
+//!        │           when due └─ waiting ◄─────────────┘
+//!        │ group created anew        verdict: retry or defer; drain cut; orphaned
+//!        └── anything that is pending
 //! ```
 //!
 //! | state | in Redis | leaves it by |
 //! |---|---|---|
 //! | in the stream | entry, not pending | XREADGROUP, which makes its deliveries 1 |
-//! | held | pending, idle for less than a lease, deliveries as before; no `owner` of this process yet | a worker acquires it; shutdown, or a worker that does not come to begin it, *releases* it: idle beyond the longest backoff; its process dies: *orphaned* |
-//! | begun | pending, idle for less than a lease, deliveries = number of the attempt, `owner` = the token of the one who may write | the last chunk; a verdict; its process dies: *orphaned*; another acquires it: its owner's next EXEC is nil, and it is *abandoned* by that one |
-//! | waiting | pending, held by nobody, deliveries = attempts charged, `failed` or `deferred` in the progress hash | idle for [`retry::due_after`]: claimed by any instance |
-//! | orphaned | as held or begun, but nobody renews its idle time | the same as waiting |
-//! | gone | neither entry nor pending nor progress hash | – |
+//! | held | pending, idle for less than a lease, deliveries as before | a worker *acquires* it; shutdown, or Redis refusing for good, *releases* it: idle for longer than any backoff, deliveries as before; its process dies: it is *orphaned*, which is waiting |
+//! | begun | pending, idle for less than a lease, deliveries = number of the attempt, the owner key = the token of the one who may write | its last chunk; a verdict; the end of a drain that is cut, which releases it with one delivery less; its process dies: *orphaned*. When another one acquires it, it stays begun, and its former owner's next EXEC is nil: that one *abandons* it |
+//! | waiting | pending, held by nobody, idle for how long it has waited, deliveries = attempts charged; after a verdict, `failed` or `deferred` in the progress hash | idle for [`retry::due_after`]: claimed by any instance |
+//! | gone | neither entry, nor pending, nor owner, nor progress | – |
 //!
 //! Only *gone* is final, and only two transactions lead to it: the one of the last chunk and the one of the dead letter, each of
-//! which writes what is to be written, acknowledges, deletes the entry, and deletes the progress hash (I1, I4). An entry that
-//! somebody else deletes is gone as well, which is counted and said. Nothing else removes a message from the pending list.
+//! which writes what is to be written, acknowledges, deletes the entry, its progress and its owner (I1, I4). An entry that
+//! somebody else deletes is gone as soon as that is seen, because then Redis drops it from the pending list: this is counted and
+//! said, and its keys are removed. One that somebody else *acknowledges* without deleting it is not delivered again; the program
+//! abandons it and says so.
 //!
 //! [`reader`] moves messages to the workers; [`pending`] finds those that are due; [`held`] is what this process has, and
 //! [`lease`] keeps it alive, under a [`name`] that no other live process has; [`fence`] says who may write, by the
@@ -41,6 +44,7 @@ pub mod retry;
 
 use self::held::Hold;
 pub use self::message::Message;
+use crate::metrics::Metrics;
 
 /// The fields of an entry, in their order.
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
@@ -57,8 +61,12 @@ pub struct Job {
     pub value: Vec<u8>,
     /// The number of the attempt, from 1.
     pub attempt: u64,
-    /// Whether a worker has begun it before.
-    pub begun: bool,
     /// The hold on it.
     pub hold: Hold,
+}
+
+/// Counts and says that an entry was deleted while it was pending.
+pub fn said_deleted(metrics: &Metrics, id: &str) {
+    log::warn!("entry {id} was deleted by somebody else while it was pending");
+    metrics.deleted_entries.add(1);
 }

@@ -58,9 +58,9 @@ impl Name {
         }
     }
 
-    /// How often it is to be renewed.
-    pub fn renew_every(&self) -> Duration {
-        self.ttl / 3
+    /// How often names and leases are renewed.
+    pub fn renew_every_of(config: &Config) -> Duration {
+        config.lease.min(LONGEST) / 3
     }
 
     /// Takes the name, or waits until it is clear that somebody alive has it.
@@ -109,12 +109,17 @@ impl Name {
     /// # Errors
     /// Of Redis.
     pub fn keep(&self, link: &mut Link) -> RedisResult<Option<String>> {
-        if let Some(holder) = self.try_take(link)? {
-            return Ok(Some(holder));
+        // Not by SET, which a server without memory refuses also where the key is there.
+        let holder: Option<String> = link.query(redis::cmd("GET").arg(&self.key))?;
+        match holder {
+            None => self.try_take(link),
+            Some(holder) if holder == self.holder => {
+                // Should another one have taken it since, its time is lengthened once, which harms nobody.
+                link.query::<u64>(redis::cmd("PEXPIRE").arg(&self.key).arg(self.millis()))?;
+                Ok(None)
+            }
+            Some(holder) => Ok(Some(holder)),
         }
-        // Should another one have taken it since, its time is lengthened once, which harms nobody.
-        link.query::<u64>(redis::cmd("PEXPIRE").arg(&self.key).arg(self.millis()))?;
-        Ok(None)
     }
 
     /// Lets the name go, if it still is this process's.

@@ -2,12 +2,14 @@
 //!
 //! XPENDING lists and XCLAIM … JUSTID takes: neither charges a delivery, as XREADGROUP from an id and plain XCLAIM would. The list
 //! is looked through in pages with an exclusive cursor, without XPENDING's IDLE, which walks the whole list in one blocking call.
-//! A message is due when no live process can hold it and its backoff is over (see [`retry`](super::retry)). Several instances may
-//! find the same one due: XCLAIM's minimal idle time lets the first have it.
+//! A message is due when no live process can hold it and its backoff is over (see [`retry`](super::retry)). What was listed may have
+//! changed until there is room for it, so it is looked at again before it is taken; and several instances may find the same one
+//! due: XCLAIM's minimal idle time lets the first have it.
 //!
 //! This consumer's own pending messages that it does not hold are held by nobody, for its name is its alone. At a start they come
 //! first, and of those that were begun at most once none waits. After a lost connection they are looked through again: a delivery
-//! whose reply was lost on the way is found by its having no progress hash, and is due at once.
+//! whose reply was lost on the way is found by its having neither owner nor progress, and is due at once. The messages of others are
+//! then left alone for a while: when Redis was away, nobody could renew theirs.
 //!
 //! Pinned by `tests/group.rs`, `tests/retries.rs` and `tests/leases.rs`.
 
@@ -18,8 +20,10 @@ use std::time::{Duration, Instant};
 use redis::{RedisResult, Value, from_redis_value};
 
 use super::held::{Held, Hold};
+use super::lease::reply_timeout;
 use super::message::FIELD;
-use super::{Entries, Fields, progress, retry};
+use super::name::Name;
+use super::{Entries, Fields, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::Link;
 use crate::metrics::Metrics;
@@ -27,8 +31,13 @@ use crate::resp::Pipeline;
 
 /// Messages listed at a time; longer replies would hold Redis up for all.
 const PAGE: usize = 1000;
-/// How often a page is looked at, at most.
+/// Pages looked at in one go: a million messages are looked through in a minute, and Redis is busy with it for 2 % of the time.
+const PAGES: usize = 20;
+/// How often that is done, at most.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A row of the pending list: id, consumer, idle time in milliseconds, deliveries.
+type Row = (String, String, u64, u64);
 
 /// A message that was delivered, and is held.
 pub struct Delivered {
@@ -38,8 +47,6 @@ pub struct Delivered {
     pub fields: Fields,
     /// The number of the attempt that it would be, from 1.
     pub attempt: u64,
-    /// Whether a worker has begun it before.
-    pub begun: bool,
     /// The hold on it.
     pub hold: Hold,
 }
@@ -76,11 +83,8 @@ enum Pass {
 /// A message that seems to be due.
 struct Due {
     id: String,
-    deliveries: u64,
-    /// It must have been idle for so long to be taken.
-    idle: Duration,
-    /// Whether another consumer had it.
-    foreign: bool,
+    /// Whether it does not wait for its backoff, as long as it is this consumer's.
+    at_once: bool,
 }
 
 /// The pending list, as the reader goes through it.
@@ -96,6 +100,8 @@ pub struct Pending {
     due: VecDeque<Due>,
     /// Own messages taken in this pass.
     taken: usize,
+    /// Until when the messages of others are left alone.
+    grace: Instant,
 }
 
 impl Pending {
@@ -110,6 +116,7 @@ impl Pending {
             next: Instant::now(),
             due: VecDeque::new(),
             taken: 0,
+            grace: Instant::now(),
         }
     }
 
@@ -118,6 +125,9 @@ impl Pending {
         self.due.clear();
         self.cursor = None;
         self.next = Instant::now();
+        // Time enough for two renewals, of which one may have to wait for its reply.
+        let renewals = 2 * Name::renew_every_of(&self.config);
+        self.grace = Instant::now() + renewals + reply_timeout(&self.config);
         if self.pass == Pass::Group {
             self.pass = Pass::Recovery;
         }
@@ -142,7 +152,10 @@ impl Pending {
     /// # Errors
     /// Of Redis. What was taken and not returned is found again by [`Pending::recover`].
     pub fn take(&mut self, link: &mut Link, room: usize) -> RedisResult<Vec<Delivered>> {
-        if self.due.is_empty() && self.next <= Instant::now() {
+        for _ in 0..PAGES {
+            if !self.due.is_empty() || self.next > Instant::now() {
+                break;
+            }
             self.list(link)?;
         }
         let count = room.min(self.due.len());
@@ -174,53 +187,49 @@ impl Pending {
         if self.is_own_first() {
             list.arg(&self.config.consumer);
         }
-        let listed: Vec<(String, String, u64, u64)> = link.query(&list)?;
-        let lost = self.lost_deliveries(link, &listed)?;
-        for (i, (id, consumer, idle, deliveries)) in listed.iter().enumerate() {
-            if self.held.contains(id) {
-                continue;
-            }
-            let ours = *consumer == self.config.consumer;
-            let idle = Duration::from_millis(*idle);
-            let at_once = (self.pass == Pass::Start && *deliveries <= 1) || lost.contains(&i);
-            if at_once || idle >= retry::due_after(&self.config, id, *deliveries, ours) {
-                self.due.push_back(Due {
-                    id: id.clone(),
-                    deliveries: *deliveries,
-                    // Whoever takes it before us makes it less idle than this.
-                    idle,
-                    foreign: !ours,
-                });
+        let rows: Vec<Row> = link.query(&list)?;
+        let lost = self.lost_deliveries(link, &rows)?;
+        for (place, row) in rows.iter().enumerate() {
+            let (id, _, _, deliveries) = row;
+            let at_once = (self.pass == Pass::Start && *deliveries <= 1) || lost.contains(&place);
+            if !self.held.contains(id) && self.is_due(row, at_once) {
+                let id = id.clone();
+                self.due.push_back(Due { id, at_once });
             }
         }
-        self.cursor = listed
+        self.cursor = rows
             .last()
-            .filter(|_| listed.len() == PAGE)
+            .filter(|_| rows.len() == PAGE)
             .map(|(id, ..)| id.clone());
-        self.next = match self.cursor {
-            Some(_) if self.is_own_first() => Instant::now(),
-            _ => Instant::now() + TICK.min(self.config.lease / 4),
-        };
+        if self.cursor.is_none() {
+            self.next = Instant::now() + TICK.min(self.config.lease / 4);
+        }
         Ok(())
     }
 
+    /// Whether the message of this row may be taken now.
+    fn is_due(&self, (id, consumer, idle, deliveries): &Row, at_once: bool) -> bool {
+        let ours = *consumer == self.config.consumer;
+        if !ours && self.grace > Instant::now() {
+            return false;
+        }
+        let after = retry::due_after(&self.config, id, *deliveries, ours);
+        (ours && at_once) || Duration::from_millis(*idle) >= after
+    }
+
     /// The places of own messages that nobody has begun, though this consumer does not hold them.
-    fn lost_deliveries(
-        &self,
-        link: &mut Link,
-        listed: &[(String, String, u64, u64)],
-    ) -> RedisResult<Vec<usize>> {
+    fn lost_deliveries(&self, link: &mut Link, rows: &[Row]) -> RedisResult<Vec<usize>> {
         if self.pass != Pass::Recovery {
             return Ok(Vec::new());
         }
-        let once = listed.iter().enumerate();
+        let once = rows.iter().enumerate();
         let once =
             once.filter(|(_, (id, .., deliveries))| *deliveries <= 1 && !self.held.contains(id));
         let mut places = Vec::new();
         let mut exist = Pipeline::default();
         for (place, (id, ..)) in once {
             places.push(place);
-            exist.add(&[b"EXISTS", progress::key(&self.config, id).as_bytes()]);
+            self.add_exists(&mut exist, id);
         }
         let mut lost = Vec::new();
         for (place, exists) in places.into_iter().zip(link.pipeline(&exist)?) {
@@ -231,50 +240,79 @@ impl Pending {
         Ok(lost)
     }
 
-    /// Claims these, as far as nobody else has done so.
+    /// Whether a worker has begun the message: it has an owner, for a week, or progress.
+    fn add_exists(&self, commands: &mut Pipeline, id: &str) {
+        let owner = progress::owner_key(&self.config, id);
+        let progress = progress::key(&self.config, id);
+        commands.add(&[b"EXISTS", owner.as_bytes(), progress.as_bytes()]);
+    }
+
+    /// Claims these, as far as they still are due and nobody else has done so.
     fn claim(&mut self, link: &mut Link, due: Vec<Due>) -> RedisResult<Vec<Delivered>> {
-        let mut commands = Pipeline::default();
         let (input, group) = (
             self.config.backfill_stream.as_bytes(),
             self.config.group.as_bytes(),
         );
-        for Due { id, idle, .. } in &due {
-            let key = progress::key(&self.config, id);
-            let (id, idle) = (id.as_bytes(), idle.as_millis().to_string());
-            let me = self.config.consumer.as_bytes();
-            commands.add(&[b"XRANGE", input, id, id]);
-            commands.add(&[b"EXISTS", key.as_bytes()]);
-            // Behind XRANGE: what is not there and still pending was deleted; what is neither was ended by another instance.
-            commands.add(&[b"XPENDING", input, group, id, id, b"1"]);
-            commands.add(&[b"XCLAIM", input, group, me, idle.as_bytes(), id, b"JUSTID"]);
+        let mut look = Pipeline::default();
+        for Due { id, .. } in &due {
+            self.add_exists(&mut look, id);
+            look.add(&[b"XRANGE", input, id.as_bytes(), id.as_bytes()]);
+            // Behind XRANGE: what has no entry and still is pending was deleted; what is neither was ended by another one.
+            look.add(&[
+                b"XPENDING",
+                input,
+                group,
+                id.as_bytes(),
+                id.as_bytes(),
+                b"1",
+            ]);
         }
-        let mut replies = link.pipeline(&commands)?.into_iter();
+        let mut replies = link.pipeline(&look)?.into_iter();
         let mut next = || replies.next().unwrap_or(Value::Nil).extract_error();
-        let (mut taken, mut deleted, mut foreign) = (Vec::new(), Vec::new(), 0);
-        for due in due {
-            let (entries, begun, pending, claimed) = (next()?, next()?, next()?, next()?);
+        let (mut claim, mut candidates) = (Pipeline::default(), Vec::new());
+        for Due { id, at_once } in due {
+            let begun: u64 = from_redis_value(next()?)?;
+            let (entries, rows) = (next()?, next()?);
             let entries: Entries = from_redis_value(entries)?;
-            let begun: bool = from_redis_value(begun)?;
-            let claimed: Vec<String> = from_redis_value(claimed)?;
-            let pending: Vec<Value> = from_redis_value(pending)?;
-            let Some((id, fields)) = entries.into_iter().next() else {
-                if !pending.is_empty() {
-                    deleted.push(due.id);
-                }
+            let rows: Vec<Row> = from_redis_value(rows)?;
+            let Some(row) = rows.into_iter().next() else {
                 continue;
             };
+            let Some((_, fields)) = entries.into_iter().next() else {
+                self.forget(link, &id)?;
+                continue;
+            };
+            if !self.is_due(&row, at_once) {
+                continue;
+            }
+            let (me, idle) = (self.config.consumer.as_bytes(), row.2.to_string());
+            claim.add(&[
+                b"XCLAIM",
+                input,
+                group,
+                me,
+                idle.as_bytes(),
+                id.as_bytes(),
+                b"JUSTID",
+            ]);
+            candidates.push((row, fields, begun > 0));
+        }
+        let mut taken = Vec::new();
+        let mut foreign = 0;
+        for ((row, fields, begun), claimed) in candidates.into_iter().zip(link.pipeline(&claim)?) {
+            let (id, consumer, _, deliveries) = row;
+            let claimed: Vec<String> = from_redis_value(claimed.extract_error()?)?;
             if claimed.is_empty() {
                 continue;
             }
             let Some(hold) = self.held.hold(&id) else {
                 continue;
             };
-            foreign += u64::from(due.foreign);
+            foreign += u64::from(consumer != self.config.consumer);
             taken.push(Delivered {
-                attempt: retry::next_attempt(due.deliveries, begun),
+                attempt: retry::next_attempt(deliveries, begun),
                 id,
                 fields,
-                begun,
                 hold,
             });
         }
@@ -285,32 +323,27 @@ impl Pending {
             log::info!("took over {foreign} pending messages of other consumers");
             self.metrics.taken_over.add(foreign);
         }
-        for id in deleted {
-            self.forget(link, &id)?;
-        }
         Ok(taken)
     }
 
-    /// Counts and says an entry that somebody deleted while it was pending, and removes what is left of it.
+    /// Counts and says an entry that somebody deleted while it was pending, and removes what is left of it. Of several
+    /// instances that see it, one acknowledges it.
     fn forget(&self, link: &mut Link, id: &str) -> RedisResult<()> {
         let mut commands = Pipeline::default();
         let (input, group) = (
             self.config.backfill_stream.as_bytes(),
             self.config.group.as_bytes(),
         );
-        // Redis has dropped it from the pending list when it was claimed; then this does nothing.
+        let owner = progress::owner_key(&self.config, id);
+        let progress = progress::key(&self.config, id);
         commands.add(&[b"XACK", input, group, id.as_bytes()]);
-        commands.add(&[b"DEL", progress::key(&self.config, id).as_bytes()]);
-        for reply in link.pipeline(&commands)? {
-            reply.extract_error()?;
+        commands.add(&[b"DEL", owner.as_bytes(), progress.as_bytes()]);
+        let commands = commands.in_transaction();
+        let executed = link.pipeline(&commands)?.pop().unwrap_or(Value::Nil);
+        let (acknowledged, _): (u64, u64) = from_redis_value(executed.extract_error()?)?;
+        if acknowledged > 0 {
+            said_deleted(&self.metrics, id);
         }
-        said_deleted(&self.metrics, id);
         Ok(())
     }
-}
-
-/// Counts and says that an entry was deleted while it was pending.
-pub fn said_deleted(metrics: &Metrics, id: &str) {
-    log::warn!("entry {id} was deleted by somebody else while it was pending");
-    metrics.deleted_entries.add(1);
 }

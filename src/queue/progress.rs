@@ -1,29 +1,32 @@
-//! What is known of a message beyond its entry: the progress hash.
+//! What is known of a message beyond its entry: whose it is, and how far it has come.
 //!
-//! One hash for each message that a worker has begun, `<output>:progress:<input>:<group>:<entry id>`. Its fields:
+//! Two keys for each message that a worker has begun:
+//!
+//! - `<output>:owner:<input>:<group>:<entry id>`, a string: the token of the one who may write; see [`fence`](super::fence). It has a
+//!   time to live of a week, so that none is left behind whatever happens.
+//! - `<output>:progress:<input>:<group>:<entry id>`, a hash without one, so that no age can undo a chunk. It is only ever written by
+//!   the owner, in the transaction that writes what it speaks of, and deleted by the transaction that ends the message or when
+//!   the entry turns out to be gone. Its fields:
 //!
 //! | field | value | |
 //! |---|---|---|
-//! | `owner` | token | who may write; see [`fence`](super::fence) |
 //! | the CID of a commit | `<leaves> <time>` | leaves of that commit whose events are in the output, and the `time` of those events |
-//! | `failed` | `<times> <class> <reason> <commit or ->` | how the last attempt failed, and how often in a row in this class |
+//! | `failed` | `<times> <class> <reason> <attempt> <commit or ->` | how the last attempt that was judged failed, and how often in a row in this class |
 //! | `deferred` | milliseconds since 1970 | since when the message has only been deferred |
 //!
 //! Leaves and not events are counted, so that a changed filter does not shift them. They are kept for each commit by itself: an
 //! account may be fetched at one revision, then at the next, then, from a mirror that lags behind, at the first one again, and
 //! even then no event is written twice. The `time` is kept so that a repo that was resumed has one value in all its events.
-//!
-//! The key has a time to live only while it holds no leaves, so that no age can undo a chunk. It is deleted by the transaction
-//! that ends the message, and when the entry turns out to be gone.
 
 use std::collections::HashMap;
 
+use redis::{RedisResult, Value};
+
 use crate::config::Config;
+use crate::connection::Link;
 use crate::error::Class;
 use crate::event::is_timestamp;
 
-/// The field that names the owner.
-pub const OWNER: &str = "owner";
 /// The field of the last failure.
 pub const FAILED: &str = "failed";
 /// The field of the first deferral.
@@ -31,12 +34,59 @@ pub const DEFERRED: &str = "deferred";
 
 /// The key of the progress hash of a message.
 pub fn key(config: &Config, id: &str) -> String {
-    let (output, input, group) = (
-        &config.firehose_stream,
-        &config.backfill_stream,
-        &config.group,
-    );
-    format!("{output}:progress:{input}:{group}:{id}")
+    format!("{}{id}", prefix(config, "progress"))
+}
+
+/// The key that names the owner of a message.
+pub fn owner_key(config: &Config, id: &str) -> String {
+    format!("{}{id}", prefix(config, "owner"))
+}
+
+/// How the keys of all messages of this group begin.
+pub fn prefix(config: &Config, what: &str) -> String {
+    let (output, input) = (&config.firehose_stream, &config.backfill_stream);
+    let group = &config.group;
+    format!("{output}:{what}:{input}:{group}:")
+}
+
+/// Removes the progress of messages whose entries went with the stream, or otherwise while there was no group to see it.
+///
+/// # Errors
+/// Of Redis. May be called again.
+pub fn sweep(link: &mut Link, config: &Config) -> RedisResult<()> {
+    let prefix = prefix(config, "progress");
+    let escaped: String = prefix
+        .chars()
+        .flat_map(|c| {
+            ['\\', c]
+                .into_iter()
+                .skip(usize::from(!"\\*?[]^-".contains(c)))
+        })
+        .collect();
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor)
+            .arg("MATCH")
+            .arg(format!("{escaped}*"))
+            .arg("COUNT")
+            .arg(1000);
+        let (next, keys): (u64, Vec<String>) = link.query(&scan)?;
+        for key in keys {
+            let id = key.strip_prefix(&prefix).unwrap_or_default();
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&config.backfill_stream).arg(id).arg(id);
+            let entries: Vec<Value> = link.query(&range)?;
+            if entries.is_empty() {
+                link.query::<u64>(redis::cmd("DEL").arg(&key).arg(owner_key(config, id)))?;
+                log::warn!("entry {id} is gone with its stream; its progress is removed");
+            }
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// How far a commit is written.
@@ -57,6 +107,8 @@ pub struct Failure {
     pub class: Class,
     /// The code of the reason.
     pub reason: String,
+    /// The number of the attempt.
+    pub attempt: u64,
     /// The commit that failed; `None` where it came to no commit.
     pub commit: Option<String>,
 }
@@ -66,23 +118,12 @@ pub struct Failure {
 pub struct Progress(pub HashMap<String, String>);
 
 impl Progress {
-    /// Whose it is.
-    pub fn owner(&self) -> Option<&str> {
-        self.0.get(OWNER).map(String::as_str)
-    }
-
     /// How far this commit is written; `None`: nothing of it.
     pub fn written(&self, commit: &str) -> Option<Written> {
         let (leaves, time) = self.0.get(commit)?.split_once(' ')?;
         let leaves = leaves.parse().ok()?;
         let time = time.to_owned();
         is_timestamp(&time).then_some(Written { leaves, time })
-    }
-
-    /// Whether anything is written, of whatever commit.
-    pub fn is_any_written(&self) -> bool {
-        let mut fields = self.0.keys();
-        fields.any(|field| ![OWNER, FAILED, DEFERRED].contains(&field.as_str()))
     }
 
     /// How the attempt before failed.
@@ -92,6 +133,7 @@ impl Progress {
             times: parts.next()?.parse().ok()?,
             class: Class::from_name(parts.next()?)?,
             reason: parts.next()?.to_owned(),
+            attempt: parts.next()?.parse().ok()?,
             commit: parts.next().filter(|cid| *cid != "-").map(str::to_owned),
         })
     }
@@ -114,10 +156,11 @@ impl Failure {
     pub fn to_field(&self) -> String {
         let commit = self.commit.as_deref().unwrap_or("-");
         format!(
-            "{} {} {} {commit}",
+            "{} {} {} {} {commit}",
             self.times,
             self.class.name(),
-            self.reason
+            self.reason,
+            self.attempt,
         )
     }
 }
@@ -141,10 +184,10 @@ mod tests {
             times: 2,
             class: Class::Invalid,
             reason: "mst".to_owned(),
+            attempt: 5,
             commit: Some("bafyreia".to_owned()),
         };
         let hash = progress(&[
-            ("owner", "t-1"),
             (
                 "bafyreia",
                 &Written::to_field(500, "2026-01-02T03:04:05.678Z"),
@@ -152,20 +195,19 @@ mod tests {
             ("failed", &failure.to_field()),
             ("deferred", "1700000000000"),
         ]);
-        assert_eq!(hash.owner(), Some("t-1"));
         let written = hash.written("bafyreia").unwrap();
         assert_eq!(
             (written.leaves, written.time.as_str()),
             (500, "2026-01-02T03:04:05.678Z")
         );
         assert_eq!(hash.written("bafyreib"), None);
-        assert!(hash.is_any_written());
         assert_eq!(hash.failure(), Some(failure));
         assert_eq!(hash.deferred_since(), Some(1_700_000_000_000));
         let none = Failure {
             times: 1,
             class: Class::Retry,
             reason: "network".to_owned(),
+            attempt: 1,
             commit: None,
         };
         assert_eq!(
@@ -176,10 +218,9 @@ mod tests {
 
     #[test]
     fn fields_that_cannot_be_read_count_as_absent() {
-        let hash = progress(&[("owner", "t"), ("failed", "x"), ("deferred", "soon")]);
+        let hash = progress(&[("failed", "x"), ("deferred", "soon")]);
         assert_eq!(hash.failure(), None);
         assert_eq!(hash.deferred_since(), None);
-        assert!(!hash.is_any_written());
         assert_eq!(progress(&[("bafy", "many")]).written("bafy"), None);
     }
 }

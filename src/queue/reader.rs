@@ -11,14 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::ending::{Original, conclude};
-use super::fence::{Executed, Fence, is_no_group};
+use super::ending::{Ending, Original, conclude};
+use super::fence::{Executed, Fence, Standing, is_no_group};
 use super::held::Held;
 use super::pending::{Delivered, Pending};
-use super::{Entries, Job, Message, retry};
+use super::{Entries, Job, Message, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
-use crate::error::{JobError, Reason};
+use crate::error::{JobError, Reason, guarded};
 use crate::event::unix_millis;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -96,8 +96,10 @@ impl Reader {
                 // The group, or the stream with it, was deleted, or Redis has come back without its data.
                 Err(Stop::Error(e)) if is_no_group(&e) => {
                     log::warn!("the consumer group is gone: {e}; creating it again");
-                    self.link
-                        .insist(Patience::UntilShutdown, |link| create_group(link, &config))?;
+                    self.link.insist(Patience::UntilShutdown, |link| {
+                        create_group(link, &config)?;
+                        progress::sweep(link, &config)
+                    })?;
                     self.pending.recover();
                 }
                 Err(Stop::Error(e)) => {
@@ -163,7 +165,6 @@ impl Reader {
             let hold = self.held.hold(&id)?;
             Some(Delivered {
                 attempt: retry::next_attempt(1, false),
-                begun: false,
                 id,
                 fields,
                 hold,
@@ -175,7 +176,7 @@ impl Reader {
     /// Hands a message to the workers, or to the dead letters.
     fn deliver(&mut self, message: Delivered) -> Result<(), Stop> {
         let parsed = match message.value() {
-            Some(value) => Message::parse(value),
+            Some(value) => guarded(|| Message::parse(value)),
             None => Err(JobError::new(Reason::BadMessage, "no field repo")),
         };
         match parsed {
@@ -185,7 +186,6 @@ impl Reader {
                     id: message.id,
                     message: parsed,
                     attempt: message.attempt,
-                    begun: message.begun,
                     hold: message.hold,
                 };
                 select! {
@@ -197,30 +197,41 @@ impl Reader {
         }
     }
 
-    /// Moves a malformed message to the dead letters.
+    /// Judges a message that cannot be understood, which is its dead letter.
     fn bury(&mut self, message: &Delivered, error: &JobError) -> Result<(), Stop> {
         let Reader { config, link, .. } = self;
-        let entry = message.value().is_none().then(|| message.to_json());
-        let original = Original {
-            id: &message.id,
-            value: message.value(),
-            entry: entry.as_deref(),
-        };
-        let attempt = message.attempt;
-        let mut fence = Fence::new(config, &message.id, attempt, message.begun);
-        link.insist(Patience::UntilShutdown, |link| fence.acquire(link))?;
+        let (id, reason, attempt) = (&message.id, error.reason, message.attempt);
+        let patience = Patience::UntilShutdown;
         message.hold.begin(attempt);
-        let now = unix_millis(SystemTime::now());
-        let verdict = retry::judge(config, error, None, attempt, fence.progress(), now);
-        let ended = conclude(link, &mut fence, config, original, &verdict, error, attempt)?;
-        let (id, reason) = (&message.id, error.reason);
-        if let Executed::Not(_) = ended {
-            log::info!("abandoned id={id}: another instance has ended the message");
-            return Ok(());
+        let mut fence = Fence::new(config, id, attempt);
+        let mut standing = link.insist(patience, |link| fence.acquire(link))?;
+        if standing == Standing::Mine {
+            let now = unix_millis(SystemTime::now());
+            let entry = message.value().is_none().then(|| message.to_json());
+            let ending = Ending {
+                original: Original {
+                    id,
+                    value: message.value(),
+                    entry: entry.as_deref(),
+                },
+                verdict: &retry::judge(config, error, None, attempt, fence.progress(), now),
+                error,
+                attempt,
+            };
+            if let Executed::Not(other) = conclude(link, &mut fence, config, patience, ending)? {
+                standing = other;
+            }
         }
-        log::warn!("dead letter id={id} reason={reason} attempts={attempt} error={error}");
-        self.metrics.failed(reason);
-        self.metrics.dead_letters.add(1);
+        message.hold.settle();
+        match standing {
+            Standing::Mine => {
+                log::warn!("dead letter id={id} reason={reason} attempts={attempt} error={error}");
+                self.metrics.failed(reason);
+                self.metrics.dead_letters.add(1);
+            }
+            Standing::Deleted => said_deleted(&self.metrics, id),
+            _ => log::info!("abandoned id={id}: another instance has the message, or has ended it"),
+        }
         Ok(())
     }
 }

@@ -72,6 +72,7 @@ pub fn judge(
         Class::Final => 1,
         Class::Gone => GONE_ATTEMPTS,
         Class::Invalid => INVALID_ATTEMPTS,
+        // Deferred ones have been judged above, and a fatal one ends the process.
         Class::Retry | Class::Deferred | Class::Fatal => config.max_attempts,
     };
     let spent = times >= limit || attempt >= config.max_attempts;
@@ -85,6 +86,7 @@ pub fn judge(
         times,
         class,
         reason: error.reason.code().to_owned(),
+        attempt,
         commit: commit.map(str::to_owned),
     })
 }
@@ -125,10 +127,8 @@ pub fn due_after(config: &Config, id: &str, deliveries: u64, ours: bool) -> Dura
     }
 }
 
-/// An idle time with which a message is due for whoever looks.
-pub fn due_at_once(config: &Config) -> Duration {
-    config.max_backoff.max(config.lease) + Duration::from_secs(1)
-}
+/// An idle time with which a message is due for whoever looks: longer than any backoff and any lease that is accepted.
+pub const DUE_AT_ONCE: Duration = Duration::from_secs(86_401);
 
 #[cfg(test)]
 mod tests {
@@ -268,9 +268,12 @@ mod tests {
 
     #[test]
     fn what_is_released_is_due_for_everybody() {
-        let config = config();
-        for attempts in 0..20 {
-            assert!(due_at_once(&config) > due_after(&config, "1-0", attempts, false));
+        let mut config = config();
+        for longest in [config.max_backoff, Duration::from_secs(86_400)] {
+            config.max_backoff = longest;
+            for attempts in 0..20 {
+                assert!(DUE_AT_ONCE > due_after(&config, "1-0", attempts, false));
+            }
         }
         assert_eq!(due_after(&config, "1-0", 1, false), config.lease);
         assert!(due_after(&config, "1-0", 1, true) < config.lease);

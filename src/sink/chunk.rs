@@ -21,6 +21,10 @@ pub struct Chunk {
     pub creates: usize,
     /// Their bytes of JSON.
     pub json: usize,
+    /// Leaves that are passed before it.
+    pub from: u64,
+    /// Leaves that are passed with it.
+    pub to: u64,
     /// Whether this is a repo's last chunk, which acknowledges the message.
     pub last: bool,
 }
@@ -31,6 +35,7 @@ impl Chunk {
         self.commands.clear();
         self.commands.shrink_to(KEEP);
         (self.queued, self.creates, self.json) = (0, 0, 0);
+        (self.from, self.to) = (0, 0);
         self.last = false;
     }
 
@@ -43,12 +48,12 @@ impl Chunk {
         self.queued += 1;
     }
 
-    /// Ends the transaction. `watch` is the progress hash, for the next chunk; the last one has deleted it.
+    /// Ends the transaction. `watch` is the owner's key; the last chunk has deleted it.
     pub fn seal(&mut self, watch: &[u8], output: &[u8]) {
         resp::command(&mut self.commands, &[b"EXEC"]);
         if !self.last {
             resp::command(&mut self.commands, &[b"WATCH", watch]);
-            resp::command(&mut self.commands, &[b"HGETALL", watch]);
+            resp::command(&mut self.commands, &[b"GET", watch]);
         }
         resp::command(&mut self.commands, &[b"XLEN", output]);
     }
@@ -67,10 +72,10 @@ impl Chunk {
             }
         }
         let executed = link.receive()?;
-        let mut hash = Value::Nil;
+        let mut owner = Value::Nil;
         if !self.last {
             let watched = link.receive()?;
-            hash = link.receive()?;
+            owner = link.receive()?;
             if let Err(e) = watched.extract_error() {
                 refused.get_or_insert(e);
             }
@@ -89,14 +94,11 @@ impl Chunk {
         };
         Ok(Answer::Executed {
             // XACK, XDEL, DEL.
-            acknowledged: self.last
-                && replies.len() == self.queued
-                && replies[self.queued - 3] != Value::Int(0)
-                && replies[self.queued - 2] != Value::Int(0),
+            deleted: !self.last || replies.iter().rev().nth(1) == Some(&Value::Int(1)),
             failure: replies
                 .into_iter()
                 .find_map(|reply| reply.extract_error().err()),
-            hash,
+            owner,
             length,
         })
     }
@@ -106,12 +108,12 @@ impl Chunk {
 pub enum Answer {
     /// It was executed.
     Executed {
-        /// Whether the message was still pending and its entry there, and both are gone now; of the last chunk.
-        acknowledged: bool,
+        /// Whether the entry was still there to be deleted; true but for the last chunk.
+        deleted: bool,
         /// The first command of it that failed; the others have been executed all the same.
         failure: Option<RedisError>,
-        /// The progress hash behind the next WATCH; not of the last chunk.
-        hash: Value,
+        /// Whose the message is behind the next WATCH; not of the last chunk.
+        owner: Value,
         /// The length of the output after it, where Redis said it.
         length: Option<u64>,
     },

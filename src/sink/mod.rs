@@ -8,11 +8,11 @@
 //!   a new WATCH. So one EXEC is in flight, never two, and none of somebody whose message was taken over is executed (I2). The
 //!   next chunk is encoded while Redis executes the one before; no chunk costs a round trip more than it would without a fence.
 //! - When a connection is lost, the message is acquired again, and writing goes on behind the leaves that Redis says are
-//!   passed: behind the chunk in flight where it was executed, before it where it was not, and further back where a fail-over
+//!   passed: behind the chunk in flight where it was executed, with it where it was not, and further back where a fail-over
 //!   has lost what was acknowledged. So the blocks are kept until the last chunk is answered (`tests/cuts.rs`,
 //!   `tests/redis_away.rs`).
-//! - Before each chunk the output has [`room`] (`tests/backpressure.rs`). An output that Redis has no memory for is waited for in
-//!   the same way.
+//! - Before each chunk the output has [`room`] (`tests/backpressure.rs`). A chunk that Redis refuses for now, for want of memory
+//!   for example, is waited for in the same way, and sent again as it is.
 //! - Each reply inside an EXEC is looked at; an error there (a key of another type) ends the process, for half a transaction
 //!   cannot be taken back, and the message is written into the log.
 
@@ -28,16 +28,16 @@ use redis::{RedisError, RedisResult};
 use self::chunk::{Answer, Chunk, KEEP};
 use self::room::{Room, Said};
 use crate::config::Config;
-use crate::connection::{Link, Patience, Stop, not_connected, passes};
+use crate::connection::{Link, Patience, Stop, not_connected, passes, stays};
 use crate::error::{JobError, Reason};
 use crate::event::{Events, timestamp};
+use crate::fault::{self, Stage};
 use crate::metrics::Metrics;
-use crate::queue::Job;
-use crate::queue::ending::{self, Original};
+use crate::queue::ending::{self, Ending, Original};
 use crate::queue::fence::{Executed, Fence, Standing};
-use crate::queue::pending::said_deleted;
 use crate::queue::progress::{Progress, Written};
 use crate::queue::retry::Verdict;
+use crate::queue::{Job, said_deleted};
 use crate::repo::mst::Leaf;
 use crate::repo::record::{self, KeyParser, Skip};
 use crate::shutdown::Shutdown;
@@ -74,6 +74,8 @@ pub struct Sink {
     slot: Arc<Slot>,
     /// The right to write for the present job.
     fence: Option<Fence>,
+    /// The commit that is being written.
+    commit: String,
     /// The chunk that is being filled.
     filling: Chunk,
     /// The chunk that is to be executed next.
@@ -111,6 +113,7 @@ impl Sink {
             metrics,
             slot,
             fence: None,
+            commit: String::new(),
             filling: Chunk::default(),
             sent: Chunk::default(),
             tried: false,
@@ -128,22 +131,21 @@ impl Sink {
         self.room.wait(&mut self.link, patience)
     }
 
-    /// Begins an attempt: makes the message this worker's. `None`: shutdown came before that.
+    /// Begins an attempt: makes the message this worker's, and charges it. `None`: shutdown came before that.
     ///
     /// # Errors
     /// [`Reason::Redis`].
     pub fn acquire(&mut self, job: &Job) -> Result<Option<Standing>, JobError> {
-        let fence = Fence::new(&self.config, &job.id, job.attempt, job.begun);
-        let fence = self.fence.insert(fence);
+        job.hold.begin(job.attempt);
+        let fence = self
+            .fence
+            .insert(Fence::new(&self.config, &job.id, job.attempt));
         match self
             .link
             .insist(Patience::UntilShutdown, |link| fence.acquire(link))
         {
             Ok(standing) => {
                 self.room.heard(fence.output_length());
-                if standing == Standing::Deleted {
-                    said_deleted(&self.metrics, &job.id);
-                }
                 Ok(Some(standing))
             }
             Err(Stop::Shutdown) => Ok(None),
@@ -159,19 +161,19 @@ impl Sink {
 
     /// Begins the events of a proven repo, or goes on with them.
     pub fn begin<'s>(&'s mut self, job: &'s Job, commit: &cid::Cid, rev: &str) -> Writer<'s> {
-        let commit_text = commit.to_string();
+        self.commit = commit.to_string();
         let written = self
             .progress(job)
-            .and_then(|progress| progress.written(&commit_text))
+            .and_then(|progress| progress.written(&self.commit))
             .unwrap_or_else(|| Written {
                 leaves: 0,
                 time: timestamp(SystemTime::now()),
             });
         Writer {
             events: Events::new(&job.message.did, commit, rev, &written.time),
-            commit: commit_text,
             resumed: written.leaves,
             passed: written.leaves,
+            sealed: written.leaves,
             time: written.time,
             sink: self,
             job,
@@ -192,20 +194,26 @@ impl Sink {
         // A panic may have come before the message was acquired.
         let fence = match &mut self.fence {
             Some(fence) if fence.is_for(&job.id) => fence,
-            other => other.insert(Fence::new(&self.config, &job.id, attempt, job.begun)),
+            other => other.insert(Fence::new(&self.config, &job.id, attempt)),
         };
-        let original = Original {
-            id: &job.id,
-            value: Some(&job.value),
-            entry: None,
+        let ending = Ending {
+            original: Original {
+                id: &job.id,
+                value: Some(&job.value),
+                entry: None,
+            },
+            verdict,
+            error,
+            attempt,
         };
-        let (link, config) = (&mut self.link, &self.config);
-        ending::conclude(link, fence, config, original, verdict, error, attempt).map_err(|stop| {
-            match stop {
-                Stop::Error(e) => refused("what becomes of a message", &e),
-                Stop::Shutdown => JobError::new(Reason::Redis, "stopped"),
-            }
-        })
+        let patience = Patience::UntilDone;
+        ending::conclude(&mut self.link, fence, &self.config, patience, ending)
+            .map_err(|stop| stopped("what becomes of a message", &stop))
+    }
+
+    /// Gives up a connection that a panic may have left with replies that nobody has read.
+    pub fn reset(&mut self) {
+        self.link.give_up();
     }
 
     /// Sends the filled chunk, after the one before has been answered and there is room.
@@ -214,85 +222,100 @@ impl Sink {
         self.wait_for_room(Patience::UntilDone)?;
         mem::swap(&mut self.filling, &mut self.sent);
         self.filling.clear();
+        self.send_again();
+        fault::panic_if_asked(Stage::Write, &job.message.did);
+        Ok(())
+    }
+
+    /// Sends the chunk as it is. Where this does not succeed, settle() looks into it.
+    fn send_again(&mut self) {
         let Sink { link, sent, .. } = self;
-        // Where this does not succeed, settle() looks into it.
         if let Some(fence) = &mut self.fence {
             self.tried = fence.is_armed(link);
             self.in_flight = fence.send(link, &sent.commands).is_ok();
         }
+    }
+
+    /// Waits until the chunk that was sent, if there is one, is executed; sends it again where it was not.
+    fn settle(&mut self, job: &Job) -> Result<(), Interrupted> {
+        while self.sent.queued > 0 {
+            let answer = if mem::take(&mut self.in_flight) {
+                self.sent.read_replies(&mut self.link)
+            } else {
+                Err(not_connected())
+            };
+            match answer {
+                Ok(answer) => self.answered(job, answer)?,
+                Err(e) if passes(&e) => self.recover(job, e)?,
+                Err(e) => return Err(refused("a chunk", &e).into()),
+            }
+        }
         Ok(())
     }
 
-    /// Waits until Redis has answered the chunk that was sent, if there is one.
-    fn settle(&mut self, job: &Job) -> Result<(), Interrupted> {
-        if self.sent.queued == 0 {
-            return Ok(());
-        }
-        let answer = if mem::take(&mut self.in_flight) {
-            self.sent.read_replies(&mut self.link)
-        } else {
-            Err(not_connected())
-        };
+    /// Redis has executed the chunk, or refused it because of another owner.
+    fn answered(&mut self, job: &Job, answer: Answer) -> Result<(), Interrupted> {
         match answer {
-            Ok(Answer::Executed {
-                acknowledged,
+            Answer::Executed {
+                deleted,
                 failure,
-                hash,
+                owner,
                 length,
-            }) => {
+            } => {
                 self.room.heard(length);
-                self.check(job, acknowledged, failure)?;
+                self.room.executed();
+                self.check(job, deleted, failure)?;
+                let (last, passed) = (self.sent.last, self.sent.to);
                 self.count();
-                let fence = self.fence.as_mut();
-                if !self.sent.last
-                    && !fence
-                        .map_or(Ok(false), |fence| fence.rearm(hash))
-                        .map_err(|e| refused("to say what is written", &e))?
-                {
-                    return Err(Interrupted::NotOurs(Standing::Taken));
+                if last {
+                    return Ok(());
                 }
-                self.sent.clear();
+                match self.fence.as_mut().map(|fence| fence.rearm(owner)) {
+                    Some(Ok(true)) => Ok(()),
+                    // Where nobody else has acquired it, the next chunk will be sent again.
+                    Some(Ok(false)) => self.regain(job, passed),
+                    Some(Err(e)) => Err(refused("to say whose a message is", &e).into()),
+                    None => Err(Interrupted::NotOurs(Standing::Taken)),
+                }
+            }
+            Answer::Refused { length } => {
+                self.room.heard(length);
+                self.regain(job, self.sent.from)?;
+                self.send_again();
                 Ok(())
             }
-            Ok(Answer::Refused { length }) => {
-                self.room.heard(length);
-                self.sent.clear();
-                Err(Interrupted::NotOurs(Standing::Taken))
-            }
-            Err(e) if passes(&e) => self.recover(job, e),
-            Err(e) => Err(refused("a chunk", &e).into()),
         }
     }
 
-    /// Acquires the message again after a chunk was not answered, or not even sent.
+    /// Acquires the message again after the fence has refused it, unless somebody else has acquired it; so many leaves must
+    /// be written then.
+    fn regain(&mut self, job: &Job, passed: u64) -> Result<(), Interrupted> {
+        let standing = self.reacquire(job, None, |fence, link| fence.acquire_unless_taken(link))?;
+        match standing {
+            Standing::Mine if self.is_written(passed) => Ok(()),
+            Standing::Mine => Err(Interrupted::Resume),
+            standing => Err(Interrupted::NotOurs(standing)),
+        }
+    }
+
+    /// Acquires the message again after a chunk was not answered, not executed, or not even sent.
     fn recover(&mut self, job: &Job, error: RedisError) -> Result<(), Interrupted> {
-        let Some(fence) = &mut self.fence else {
-            return Err(refused("a chunk", &error).into());
-        };
         // What was never sent is no news of Redis: whoever lost the connection before has said it.
-        let mut error = self.tried.then_some(error);
-        let standing = self
-            .link
-            .insist(Patience::UntilDone, |link| match error.take() {
-                Some(error) => Err(error),
-                None => fence.acquire(link),
-            });
-        let standing = match standing {
-            Ok(standing) => standing,
-            Err(Stop::Error(e)) => return Err(refused("a message", &e).into()),
-            Err(Stop::Shutdown) => return Err(JobError::new(Reason::Redis, "stopped").into()),
-        };
-        self.room.heard(fence.output_length());
-        let last = self.tried && self.sent.last;
+        let news = self.tried.then_some(error);
+        let executed_or_not = news.as_ref().is_some_and(|e| !stays(e));
+        let standing = self.reacquire(job, news, |fence, link| fence.acquire(link))?;
         match standing {
             // Its EXEC was executed, or another owner's.
-            Standing::Gone if last => {
+            Standing::Gone if executed_or_not && self.sent.last => {
                 let (did, id) = (&job.message.did, &job.id);
                 log::info!(
                     "did={did} id={id}: the answer to the last chunk was lost, and the message is not pending any more"
                 );
                 self.count();
-                self.sent.clear();
+                Ok(())
+            }
+            Standing::Mine if self.is_written(self.sent.from) => {
+                self.send_again();
                 Ok(())
             }
             Standing::Mine => Err(Interrupted::Resume),
@@ -300,30 +323,66 @@ impl Sink {
         }
     }
 
-    /// Looks at the replies to what was executed.
-    fn check(
-        &self,
+    fn reacquire(
+        &mut self,
         job: &Job,
-        acknowledged: bool,
-        failure: Option<RedisError>,
-    ) -> Result<(), JobError> {
+        news: Option<RedisError>,
+        mut acquire: impl FnMut(&mut Fence, &mut Link) -> RedisResult<Standing>,
+    ) -> Result<Standing, Interrupted> {
+        let Some(fence) = &mut self.fence else {
+            return Ok(Standing::Taken);
+        };
+        let news = match news {
+            Some(e) if stays(&e) => {
+                self.room.refused(&e);
+                None
+            }
+            news => news,
+        };
+        let mut news = news;
+        let standing = self
+            .link
+            .insist(Patience::UntilDone, |link| match news.take() {
+                Some(error) => Err(error),
+                None => acquire(fence, link),
+            })
+            .map_err(|stop| stopped("a message", &stop))?;
+        self.room.heard(fence.output_length());
+        if standing == Standing::Mine {
+            job.hold.begin(job.attempt);
+        }
+        Ok(standing)
+    }
+
+    /// Whether Redis says that so many leaves are written, neither fewer nor more.
+    fn is_written(&self, passed: u64) -> bool {
+        let progress = self.fence.as_ref().map(Fence::progress);
+        let written = progress.and_then(|progress| progress.written(&self.commit));
+        written.map_or(0, |written| written.leaves) == passed
+    }
+
+    /// Looks at the replies to what was executed.
+    fn check(&self, job: &Job, deleted: bool, failure: Option<RedisError>) -> Result<(), JobError> {
         if let Some(e) = failure {
             if self.sent.last {
                 let (id, value) = (&job.id, String::from_utf8_lossy(&job.value));
                 let value = value.escape_debug();
                 log::error!("entry {id} is removed without all its events: {value}");
+                job.hold.settle();
             }
             return Err(refused("a command of a chunk", &e));
         }
-        if self.sent.last && !acknowledged {
+        if !deleted {
             said_deleted(&self.metrics, &job.id);
         }
         Ok(())
     }
 
-    fn count(&self) {
+    /// The chunk is executed.
+    fn count(&mut self) {
         self.metrics.records.add(self.sent.creates as u64);
         self.slot.add_records(self.sent.creates as u64);
+        self.sent.clear();
     }
 
     /// Forgets what is being written, and a connection whose replies nobody will read.
@@ -334,6 +393,13 @@ impl Sink {
         (self.tried, self.in_flight) = (false, false);
         self.sent.clear();
         self.filling.clear();
+    }
+}
+
+fn stopped(what: &str, stop: &Stop) -> JobError {
+    match stop {
+        Stop::Error(e) => refused(what, e),
+        Stop::Shutdown => JobError::new(Reason::Redis, format_args!("shutdown came before {what}")),
     }
 }
 
@@ -348,10 +414,11 @@ pub struct Writer<'s> {
     sink: &'s mut Sink,
     events: Events,
     job: &'s Job,
-    commit: String,
     time: String,
     /// Leaves that were written before.
     resumed: u64,
+    /// Leaves up to the end of the last chunk that was sealed.
+    sealed: u64,
     /// Leaves up to the last one taken, those before included.
     passed: u64,
 }
@@ -421,8 +488,11 @@ impl Writer<'_> {
     /// Ends the chunk and sends it.
     fn seal(&mut self, last: bool) -> Result<(), Interrupted> {
         let sink = &mut *self.sink;
-        let key = sink.fence.as_ref().map_or(b"".as_slice(), Fence::key);
+        let Some(fence) = &sink.fence else {
+            return Err(Interrupted::NotOurs(Standing::Taken));
+        };
         let output = sink.config.firehose_stream.as_bytes();
+        let (progress, owner) = (fence.progress_key(), fence.owner_key());
         let chunk = &mut sink.filling;
         chunk.queue(&[b"XADD", output, b"*", b"event", self.events.repo()]);
         if last {
@@ -430,14 +500,20 @@ impl Writer<'_> {
             let (group, id) = (sink.config.group.as_bytes(), self.job.id.as_bytes());
             chunk.queue(&[b"XACK", input, group, id]);
             chunk.queue(&[b"XDEL", input, id]);
-            chunk.queue(&[b"DEL", key]);
+            chunk.queue(&[b"DEL", progress, owner]);
             chunk.last = true;
         } else {
             let written = Written::to_field(self.passed, &self.time);
-            chunk.queue(&[b"HSET", key, self.commit.as_bytes(), written.as_bytes()]);
-            chunk.queue(&[b"PERSIST", key]);
+            chunk.queue(&[
+                b"HSET",
+                progress,
+                sink.commit.as_bytes(),
+                written.as_bytes(),
+            ]);
         }
-        chunk.seal(key, output);
+        chunk.seal(owner, output);
+        (chunk.from, chunk.to) = (self.sealed, self.passed);
+        self.sealed = self.passed;
         sink.send(self.job)
     }
 }

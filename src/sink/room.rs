@@ -2,11 +2,15 @@
 //!
 //! The length of the output comes with the reply to each chunk; only where it is not known, or too old to be relied on, it is asked
 //! for. A worker that finds the output at the high-water mark sleeps and polls until it is below. That is the normal state of a
-//! program that is faster than its consumer, so the log says it at most twice a minute for all workers together.
+//! program that is faster than its consumer, so the log says it at most twice a minute for all workers together. That Redis has no
+//! memory for a chunk, or refuses it for now for another reason, is the same to this program, and is waited for with a
+//! pause that grows until a chunk is executed again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use redis::RedisError;
 
 use crate::connection::{Link, Patience, Stop};
 use crate::error::JobError;
@@ -14,16 +18,25 @@ use crate::shutdown::Shutdown;
 
 /// How often the length of a full output is looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// How long the pause after a refused chunk grows.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How old a length may be to be relied on.
 const FRESH: Duration = Duration::from_secs(1);
 /// How often the log says that the output is full.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
-/// When the log last said that the output is full; shared by all workers.
+/// When the log last said that the output is full, or that chunks are refused; shared by all workers.
 #[derive(Default, Clone)]
-pub struct Said(Arc<Mutex<Option<Instant>>>);
+pub struct Said {
+    full: Moment,
+    refused: Moment,
+}
 
-impl Said {
+/// When something was said last.
+#[derive(Default, Clone)]
+struct Moment(Arc<Mutex<Option<Instant>>>);
+
+impl Moment {
     /// Whether it is time to say it; then it counts as said.
     fn is_due(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,6 +56,8 @@ pub struct Room {
     said: Said,
     /// The length as last heard, and when.
     length: Option<(u64, Instant)>,
+    /// How long the next refused chunk is waited for.
+    pause: Duration,
 }
 
 impl Room {
@@ -54,7 +69,22 @@ impl Room {
             shutdown: shutdown.clone(),
             said,
             length: None,
+            pause: POLL,
         }
+    }
+
+    /// Waits after a chunk was refused for now; the longer, the more often in a row.
+    pub fn refused(&mut self, error: &RedisError) {
+        if self.said.refused.is_due() {
+            log::warn!("Redis cannot be used: {error}; waiting for it");
+        }
+        thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// A chunk was executed.
+    pub fn executed(&mut self) {
+        self.pause = POLL;
     }
 
     /// The length has been heard just now, or could not be.
@@ -91,7 +121,7 @@ impl Room {
                 }
                 return Ok(true);
             }
-            if !announced && self.said.is_due() {
+            if !announced && self.said.full.is_due() {
                 let mark = self.high_water_mark;
                 log::info!("the output has {length} entries, the mark is {mark}: waiting");
                 announced = true;
@@ -114,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_full_output_is_said_once_for_all_workers() {
-        let said = Said::default();
+        let said = Moment::default();
         assert!(said.is_due());
         assert!(!said.clone().is_due());
         assert!(!said.is_due());

@@ -194,13 +194,17 @@ fn without_group<T>(reply: RedisResult<T>) -> Option<T> {
     }
 }
 
-/// The keys under which the progress of unfinished messages is kept.
+/// The keys under which progress and owner of unfinished messages are kept.
 pub fn progress_keys(connection: &mut Connection) -> Vec<String> {
-    let pattern = format!("{OUTPUT}:progress:{INPUT}:{GROUP}:*");
-    redis::cmd("KEYS")
-        .arg(pattern)
-        .query(connection)
-        .expect("KEYS")
+    let mut keys = Vec::new();
+    for what in ["progress", "owner"] {
+        let found: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{OUTPUT}:{what}:{INPUT}:{GROUP}:*"))
+            .query(connection)
+            .expect("KEYS");
+        keys.extend(found);
+    }
+    keys
 }
 
 /// Waits until no message is left, new or pending: each has become events or a dead letter.
