@@ -10,6 +10,7 @@
     reason = "compiled into each test crate and into the demonstration, and each uses a part of it"
 )]
 
+pub mod adversary;
 pub mod assertions;
 pub mod backfiller;
 pub mod child;

@@ -1,0 +1,201 @@
+//! The program, with a single worker, among adversaries.
+//!
+//! After each case a good repo must come through the same worker in time, which shows that it is free again. At the end the
+//! process must hold what it held before, no message may be lost, and no event be there that no good repo has.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::backfiller::Backfiller;
+use super::super::events::{dead_letters, pending_messages};
+use super::super::generator::Repo;
+use super::super::hostile::outcomes::{self, Outcome};
+use super::super::hostile::stage::Stage;
+use super::super::wait::{eventually, within};
+use super::Case;
+use super::resources::Resources;
+use super::server::Adversary;
+
+/// The whole time-out of a download in seconds.
+const TIMEOUT: &str = "2";
+/// How long a job may take: longer than that on a busy machine, but nothing against the adversary's patience, which has no
+/// end, or the program's other time-outs.
+const BOUND: Duration = Duration::from_secs(12);
+/// What a repo may have in bytes.
+pub const MAX_REPO_BYTES: usize = 2 * 1024 * 1024;
+/// How much more memory a storm may take than two small repos, in KiB: an arena of the size of the largest repo, twice while
+/// it grows, as much for its index at the most, and the same again for what the allocator keeps.
+const MORE_MEMORY: u64 = 16 * 1024;
+/// How many descriptors more there may be after a storm: a worker keeps up to four connections to servers of repos, and
+/// had one before it. All other connections (the directory, Redis) were there before, too.
+const MORE_DESCRIPTORS: usize = 3;
+
+pub struct Storm {
+    stage: Stage,
+    program: Backfiller,
+    before: Resources,
+    done: Vec<Arc<Repo>>,
+    failed: Vec<String>,
+    complaints: Vec<String>,
+}
+
+impl Storm {
+    /// Starts the program with these variables beside those that bound it.
+    pub fn begin(settings: &[(&str, &str)]) -> Self {
+        let stage = Stage::new();
+        let mut program = stage
+            .program()
+            .env("BACKFILLER_CONCURRENCY", "1")
+            .env("BACKFILLER_HTTP_TIMEOUT_SECS", TIMEOUT)
+            .env("BACKFILLER_MAX_REPO_BYTES", MAX_REPO_BYTES.to_string())
+            // What fails is not tried again in the time of a test.
+            .env("BACKFILLER_MAX_ATTEMPTS", "1")
+            .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "600000");
+        for (name, value) in settings {
+            program = program.env(name, value);
+        }
+        let program = program.start();
+        let mut storm = Self {
+            before: Resources::of(program.pid()),
+            stage,
+            program,
+            done: Vec::new(),
+            failed: Vec::new(),
+            complaints: Vec::new(),
+        };
+        // All connections that are kept are there after a first job, and a second one has found them.
+        for _ in 0..2 {
+            storm.good("before");
+        }
+        storm.before = Resources::of(storm.program.pid());
+        storm
+    }
+
+    /// One after the other.
+    pub fn endure_all(&mut self, cases: Vec<Case>) {
+        for case in cases {
+            self.endure(case);
+        }
+    }
+
+    /// A message whose host is the adversary, and then a good one.
+    pub fn endure(&mut self, case: Case) {
+        let case = Arc::new(case);
+        let repo = Arc::new(self.stage.account());
+        let adversary = Adversary::start(&case, &repo);
+        // The adversary is the account's own server, so its word counts.
+        let document = repo.did_document(adversary.url());
+        self.stage.server.put_document(&repo.did, document);
+        let outcome = self.job(&repo, adversary.url(), &case.name);
+        if !case.ends.contains(&outcome.how.as_str()) {
+            let wanted = case.ends.join(" or ");
+            self.complain(&case.name, &format!("not {wanted}: {}", outcome.line));
+        }
+        self.good(&case.name);
+    }
+
+    fn good(&mut self, case: &str) {
+        let repo = Arc::new(self.stage.account());
+        let url = self.stage.server.url();
+        let outcome = self.job(&repo, &url, case);
+        if outcome.how != "done" {
+            self.complain(case, &format!("no good repo after it: {}", outcome.line));
+        }
+    }
+
+    /// Runs the one message to its end.
+    fn job(&mut self, repo: &Arc<Repo>, host: &str, case: &str) -> Outcome {
+        let began = Instant::now();
+        self.stage.enqueue(&repo.did, Some(host));
+        let outcome = eventually(&format!("the job has ended: {case}"), || {
+            let ended = outcomes::so_far(&self.program);
+            ended.into_iter().find(|outcome| outcome.did == repo.did)
+        });
+        if began.elapsed() > BOUND {
+            let text = format!("{:?} for {}", began.elapsed(), outcome.line);
+            self.complain(case, &text);
+        }
+        if outcome.how == "done" {
+            self.done.push(Arc::clone(repo));
+        } else {
+            let (id, _) = self.stage.messages.last().expect("the message");
+            self.failed.push(id.clone());
+        }
+        outcome
+    }
+
+    fn complain(&mut self, case: &str, text: &str) {
+        self.complaints.push(format!("{case}: {text}"));
+    }
+
+    /// What must hold after all of it.
+    #[track_caller]
+    pub fn end(mut self) {
+        self.complain_of_resources();
+        let lines = self.program.lines();
+        for line in lines.iter().filter(|line| line.contains("panic")) {
+            self.complaints.push(line.clone());
+        }
+        outcomes::stop(self.program);
+        let connection = &mut self.stage.connection;
+        let mut kept: BTreeSet<_> = pending_messages(connection)
+            .into_iter()
+            .map(|message| message.id)
+            .collect();
+        kept.extend(
+            dead_letters(connection)
+                .into_iter()
+                .filter_map(|mut letter| letter.remove("id")),
+        );
+        for id in &self.failed {
+            if !kept.contains(id) {
+                let text = format!("the message {id} is neither pending nor a dead letter");
+                self.complaints.push(text);
+            }
+        }
+        assert!(self.complaints.is_empty(), "{}", self.complaints.join("\n"));
+        self.stage
+            .assert_events(self.done.iter().map(|repo| &**repo));
+    }
+
+    /// The last job is over, but its thread may still be tidying up.
+    fn complain_of_resources(&mut self) {
+        let now = || Resources::of(self.program.pid());
+        let before = &self.before;
+        let _ = within(Duration::from_secs(5), || {
+            let now = now();
+            now.threads == before.threads
+                && now.descriptors.len() <= before.descriptors.len() + MORE_DESCRIPTORS
+        });
+        let now = now();
+        println!(
+            "peak {} -> {} KiB, descriptors {} -> {}, threads {} -> {}, cases {}",
+            before.peak,
+            now.peak,
+            before.descriptors.len(),
+            now.descriptors.len(),
+            before.threads.len(),
+            now.threads.len(),
+            self.failed.len()
+        );
+        let mut complaints = Vec::new();
+        if now.threads != before.threads {
+            complaints.push(format!(
+                "threads {:?}\nnow {:?}",
+                before.threads, now.threads
+            ));
+        }
+        if now.descriptors.len() > before.descriptors.len() + MORE_DESCRIPTORS {
+            let (before, now) = (&before.descriptors, &now.descriptors);
+            complaints.push(format!("descriptors {before:#?}\nnow {now:#?}"));
+        }
+        if now.peak > before.peak + MORE_MEMORY {
+            complaints.push(format!(
+                "{} KiB at rest, {} at the peak",
+                before.peak, now.peak
+            ));
+        }
+        self.complaints.extend(complaints);
+    }
+}
