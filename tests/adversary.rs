@@ -6,8 +6,8 @@
 
 mod support;
 
-use support::adversary::storm::Storm;
-use support::adversary::{bodies, connections, redirects, statuses};
+use support::adversary::storm::{self, Storm};
+use support::adversary::{connections, endless, lengths, redirects, statuses};
 
 const PERMITTED: (&str, &str) = ("BACKFILLER_ALLOW_PRIVATE_HOSTS", "true");
 const COMPRESSED: (&str, &str) = ("BACKFILLER_HTTP_GZIP", "true");
@@ -21,39 +21,41 @@ fn connections_that_break_anywhere() {
 
 #[test]
 fn servers_that_fall_silent() {
-    let mut storm = Storm::begin(&[]);
-    storm.endure_all(connections::silent());
-    storm.endure_all(connections::silent_errors());
-    storm.end();
+    let mut cases = connections::silent();
+    cases.extend(connections::silent_errors());
+    storm::endure_apart(4, cases);
 }
 
 #[test]
 fn servers_that_send_one_byte_a_second() {
-    let mut storm = Storm::begin(&[]);
-    storm.endure_all(connections::slow());
-    storm.end();
+    storm::endure_apart(3, connections::slow());
+}
+
+#[test]
+fn servers_that_do_not_speak_tls() {
+    storm::endure_apart(2, connections::without_tls());
 }
 
 #[test]
 fn answers_without_an_end() {
     let mut storm = Storm::begin(&[]);
-    storm.endure_all(bodies::endless_heads());
-    storm.endure_all(bodies::endless_bodies());
+    storm.endure_all(endless::endless_heads());
+    storm.endure_all(endless::endless_bodies());
     storm.end();
 }
 
 #[test]
 fn bodies_that_grow() {
     let mut storm = Storm::begin(&[COMPRESSED]);
-    storm.endure_all(bodies::bombs());
+    storm.endure_all(endless::bombs());
     storm.end();
 }
 
 #[test]
 fn bodies_whose_length_is_a_lie() {
     let mut storm = Storm::begin(&[]);
-    storm.endure_all(bodies::lengths());
-    storm.endure_all(bodies::chunks());
+    storm.endure_all(lengths::lengths());
+    storm.endure_all(lengths::chunks());
     storm.end();
 }
 
@@ -70,6 +72,7 @@ fn redirects_where_private_addresses_are_permitted() {
     let mut storm = Storm::begin(&[PERMITTED]);
     storm.endure_all(redirects::loops("http_status"));
     storm.endure_all(redirects::loops_that_take_time());
+    storm.endure_all(redirects::with_another_answer());
     storm.endure_all(redirects::to_a_private_address("done"));
     storm.endure_all(redirects::to_nowhere(false));
     storm.end();

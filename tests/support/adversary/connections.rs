@@ -1,6 +1,6 @@
 //! Connections that break, servers that are silent, and servers that are slow.
 
-use super::Step::{Drip, KeepAlive, Reset, Send, Silence};
+use super::Step::{Drip, Forever, KeepAlive, Reset, Send, Silence};
 use super::{Case, answer, car_head, good_answer, head};
 
 const NETWORK: &[&str] = &["network"];
@@ -79,6 +79,32 @@ pub fn silent_errors() -> Vec<Case> {
         silent("429 Too Many Requests", "deferred"),
         silent("502 Bad Gateway", "network"),
     ]
+}
+
+/// Servers that are asked over TLS, and do not come to an agreement.
+pub fn without_tls() -> Vec<Case> {
+    // The head of a record of 256 bytes, as a handshake begins with.
+    let record = [22, 3, 3, 1, 0];
+    let slow = [&record[..], &[0; 256]].concat();
+    let cases = [
+        ("silence", vec![Silence]),
+        (
+            "half a record and silence",
+            vec![Send(slow[..100].to_vec()), Silence],
+        ),
+        ("one byte a second", vec![Drip(slow)]),
+        ("endless noise", vec![Forever(vec![0xff])]),
+        ("endless empty records", vec![Forever(vec![22, 3, 3, 0, 0])]),
+        ("plain text", vec![Send(answer("200 OK", "text/html", b""))]),
+        ("a reset", vec![Reset]),
+        ("the end of the connection", Vec::new()),
+    ];
+    let case =
+        |(name, steps)| Case::fixed(format!("{name} where TLS is asked for"), NETWORK, steps);
+    cases
+        .into_iter()
+        .map(|parts| case(parts).over_tls())
+        .collect()
 }
 
 /// One byte a second.

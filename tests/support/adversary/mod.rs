@@ -5,9 +5,10 @@
 //! where it waits, it waits until the client goes away, so whatever ends in time is ended by the program. [`storm`] sends the
 //! program through cases.
 
-pub mod bodies;
 pub mod connections;
+pub mod endless;
 pub mod gzip;
+pub mod lengths;
 pub mod redirects;
 pub mod resources;
 pub mod server;
@@ -17,6 +18,8 @@ pub mod storm;
 use super::generator::Repo;
 
 pub const CAR: &str = "application/vnd.ipld.car";
+const CHUNKED: &str = "Transfer-Encoding: chunked";
+const CLOSE: &str = "Connection: close";
 
 /// What the server does next.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct Scene<'a> {
     pub next_url: String,
     /// Which listener of the ring this is, from 0.
     pub place: usize,
+    /// How many requests came in on it before this one.
+    pub earlier: usize,
     pub repo: &'a Repo,
 }
 
@@ -58,6 +63,8 @@ pub struct Case {
     listeners: usize,
     /// Whether it reads a request before it acts.
     listens: bool,
+    /// Whether the message names it with https; it has no TLS.
+    https: bool,
     script: Script,
 }
 
@@ -72,6 +79,7 @@ impl Case {
             ends: ends.to_vec(),
             listeners: 1,
             listens: true,
+            https: false,
             script: Box::new(script),
         }
     }
@@ -85,6 +93,14 @@ impl Case {
     fn deaf(mut self) -> Self {
         self.listens = false;
         self
+    }
+
+    /// Is asked over TLS, of which it does not understand a word.
+    fn over_tls(self) -> Self {
+        Self {
+            https: true,
+            ..self.deaf()
+        }
     }
 
     /// Has so many listeners; the first is the one that the message names.
@@ -123,4 +139,10 @@ pub fn car_head(framing: &str) -> Vec<u8> {
         "200 OK",
         &["Content-Type: application/vnd.ipld.car", framing],
     )
+}
+
+/// A chunk of chunked encoding.
+fn chunk(content: &[u8]) -> Vec<u8> {
+    let length = format!("{:x}\r\n", content.len());
+    [length.as_bytes(), content, b"\r\n"].concat()
 }

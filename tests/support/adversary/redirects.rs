@@ -1,7 +1,7 @@
 //! Redirects that lead nowhere, everywhere, or where nobody may go.
 
 use super::Step::{self, Forever, KeepAlive, Second, Send};
-use super::{Case, good_answer, head};
+use super::{Case, answer, good_answer, head};
 
 const CODES: [&str; 5] = [
     "301 Moved Permanently",
@@ -47,6 +47,34 @@ pub fn loops_that_take_time() -> Vec<Case> {
         })
         .ring(2),
     ]
+}
+
+/// A redirect to the server itself, and behind it on the same connection the answer to a request that was never made: the
+/// next request is answered by what the server says when it is asked.
+pub fn with_another_answer() -> Vec<Case> {
+    let case = |status: &'static str, smuggled: Vec<u8>| {
+        Case::new(
+            format!("{status} and an answer too many"),
+            &["done"],
+            move |scene| {
+                if scene.earlier > 0 {
+                    return vec![Send(good_answer(scene.repo)), KeepAlive];
+                }
+                let location = format!("Location: {}", scene.own_url);
+                let head = head(status, &[&location, "Content-Length: 0"]);
+                vec![Send([&head[..], &smuggled].concat()), KeepAlive]
+            },
+        )
+    };
+    let smuggled = answer(
+        "404 Not Found",
+        "application/json",
+        br#"{"error":"RepoNotFound"}"#,
+    );
+    CODES
+        .into_iter()
+        .map(|status| case(status, smuggled.clone()))
+        .collect()
 }
 
 /// A redirect to another server on a private address, which has the repo: `end` is what becomes of it.

@@ -73,6 +73,7 @@ impl Adversary {
             .collect();
         let url = match &dead_end {
             Some(dead_end) => dead_end.url(),
+            None if case.https => format!("https://{}", addresses[0]),
             None => format!("http://{}", addresses[0]),
         };
         Self {
@@ -84,7 +85,7 @@ impl Adversary {
         }
     }
 
-    /// `http://<address>:<port>` of the first listener.
+    /// `http://<address>:<port>` of the first listener, or https.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -133,6 +134,7 @@ struct Player {
 
 impl Player {
     fn serve(&self, listener: &TcpListener) {
+        let mut earlier = 0;
         for stream in listener.incoming() {
             let Ok(stream) = stream.map(Arc::new) else {
                 continue;
@@ -144,25 +146,27 @@ impl Player {
             connections.open[self.place] = Some(Arc::clone(&stream));
             drop(connections);
             // The client may go away at any point; most cases drive it to that.
-            let _ = self.converse(&stream);
+            let _ = self.converse(&stream, &mut earlier);
             // The last owner closes the socket.
             lock(&self.connections).open[self.place] = None;
         }
     }
 
-    fn converse(&self, stream: &TcpStream) -> io::Result<()> {
+    fn converse(&self, stream: &TcpStream, earlier: &mut usize) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut requests = BufReader::new(stream);
-        let scene = Scene {
-            own_url: self.own_url.clone(),
-            next_url: self.next_url.clone(),
-            place: self.place,
-            repo: &self.repo,
-        };
         loop {
             if self.case.listens {
                 read_request(&mut requests)?;
             }
+            let scene = Scene {
+                own_url: self.own_url.clone(),
+                next_url: self.next_url.clone(),
+                place: self.place,
+                earlier: *earlier,
+                repo: &self.repo,
+            };
+            *earlier += 1;
             let steps = (self.case.script)(&scene);
             for step in &steps {
                 perform(step, stream)?;

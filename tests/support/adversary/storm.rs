@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::backfiller::Backfiller;
@@ -12,7 +13,7 @@ use super::super::events::{dead_letters, pending_messages};
 use super::super::generator::Repo;
 use super::super::hostile::outcomes::{self, Outcome};
 use super::super::hostile::stage::Stage;
-use super::super::wait::{eventually, within};
+use super::super::wait::within;
 use super::Case;
 use super::resources::Resources;
 use super::server::Adversary;
@@ -38,6 +39,23 @@ pub struct Storm {
     done: Vec<Arc<Repo>>,
     failed: Vec<String>,
     complaints: Vec<String>,
+}
+
+/// Sends so many programs through the cases, dealt among them, all at the same time: for cases that take long and do little.
+pub fn endure_apart(programs: usize, cases: Vec<Case>) {
+    let mut hands: Vec<Vec<Case>> = (0..programs).map(|_| Vec::new()).collect();
+    for (place, case) in cases.into_iter().enumerate() {
+        hands[place % programs].push(case);
+    }
+    thread::scope(|scope| {
+        for hand in hands {
+            scope.spawn(|| {
+                let mut storm = Storm::begin(&[]);
+                storm.endure_all(hand);
+                storm.end();
+            });
+        }
+    });
 }
 
 impl Storm {
@@ -108,10 +126,14 @@ impl Storm {
     fn job(&mut self, repo: &Arc<Repo>, host: &str, case: &str) -> Outcome {
         let began = Instant::now();
         self.stage.enqueue(&repo.did, Some(host));
-        let outcome = eventually(&format!("the job has ended: {case}"), || {
-            let ended = outcomes::so_far(&self.program);
-            ended.into_iter().find(|outcome| outcome.did == repo.did)
-        });
+        // Is shown where the line never comes.
+        println!("{case}");
+        let is_end = |line: &str| line.contains("] done ") || line.contains("] failed ");
+        let of_it = format!(" did={} ", repo.did);
+        self.program
+            .wait_for_line(|line| is_end(line) && line.contains(&of_it));
+        let ended = outcomes::so_far(&self.program);
+        let outcome = outcomes::of(&ended, &repo.did).clone();
         if began.elapsed() > BOUND {
             let text = format!("{:?} for {}", began.elapsed(), outcome.line);
             self.complain(case, &text);

@@ -1,21 +1,14 @@
-//! Answers without an end, answers that grow, and bodies whose length is a lie.
+//! Answers without an end, and answers that grow.
 
-use super::super::generator::car::{frame, frames};
-use super::super::generator::{Cid, Repo};
-use super::Step::{Forever, KeepAlive, Send, Silence};
+use super::super::generator::Cid;
+use super::super::generator::car::frame;
+use super::Step::{Forever, Send, Silence};
 use super::storm::MAX_REPO_BYTES;
-use super::{CAR, Case, Step, answer, car_head, gzip, head};
+use super::{CAR, CHUNKED, CLOSE, Case, car_head, chunk, gzip, head};
 
 const NETWORK: &[&str] = &["network"];
 const TOO_LARGE: &[&str] = &["too_large"];
-const CHUNKED: &str = "Transfer-Encoding: chunked";
-const CLOSE: &str = "Connection: close";
 const GZIP: &str = "Content-Encoding: gzip";
-
-fn chunk(content: &[u8]) -> Vec<u8> {
-    let length = format!("{:x}\r\n", content.len());
-    [length.as_bytes(), content, b"\r\n"].concat()
-}
 
 /// Blocks that no tree names, each another one, which are tolerated: a little more than a repo may have in bytes.
 fn unlinked_blocks() -> Vec<u8> {
@@ -198,165 +191,5 @@ pub fn bombs() -> Vec<Case> {
             let head = packed_head("200 OK", CAR);
             vec![Send(head), Send(named.to_vec()), Forever(b"x".to_vec())]
         }),
-    ]
-}
-
-/// Content-Length too long, too short, or no length at all.
-pub fn lengths() -> Vec<Case> {
-    let with_length =
-        |name: &str, ends: &[&'static str], length: fn(&Repo) -> String, last: Option<Step>| {
-            Case::new(name, ends, move |scene| {
-                let head = car_head(&length(scene.repo));
-                let mut steps = vec![Send([head, scene.repo.car()].concat())];
-                steps.extend(last.clone());
-                steps
-            })
-        };
-    fn length(length: usize) -> String {
-        format!("Content-Length: {length}")
-    }
-    // Where the archive is cut decides what is wrong with it.
-    fn at_a_frame(repo: &Repo) -> usize {
-        frames(&repo.car()).last().expect("a frame").start
-    }
-    const CUT: &[&str] = &["car"];
-    vec![
-        with_length(
-            "a length that is one too long",
-            NETWORK,
-            |r| length(r.car().len() + 1),
-            None,
-        ),
-        with_length(
-            "a length that is much too long",
-            NETWORK,
-            |r| length(r.car().len() + 100_000),
-            None,
-        ),
-        with_length(
-            "a length that is too long, and silence",
-            NETWORK,
-            |r| length(r.car().len() + 1),
-            Some(Silence),
-        ),
-        with_length(
-            "a length that is one too short",
-            CUT,
-            |r| length(r.car().len() - 1),
-            None,
-        ),
-        with_length(
-            "a length that is too short by a frame",
-            &["incomplete"],
-            |r| length(at_a_frame(r)),
-            None,
-        ),
-        with_length(
-            "a length in the header of the archive",
-            CUT,
-            |_| length(7),
-            None,
-        ),
-        with_length("a length of nothing", CUT, |_| length(0), None),
-        with_length(
-            "a length that is too short on a kept connection",
-            CUT,
-            |r| length(r.car().len() - 1),
-            Some(KeepAlive),
-        ),
-        with_length(
-            "two lengths",
-            NETWORK,
-            |r| format!("{}\r\n{}", length(r.car().len()), length(7)),
-            None,
-        ),
-        with_length(
-            "a negative length",
-            NETWORK,
-            |_| "Content-Length: -1".into(),
-            None,
-        ),
-        with_length(
-            "a length in letters",
-            NETWORK,
-            |_| "Content-Length: all".into(),
-            None,
-        ),
-        with_length(
-            "a length beyond all numbers",
-            NETWORK,
-            |_| format!("Content-Length: 1{}", "0".repeat(30)),
-            None,
-        ),
-        Case::new("more than the length", &["done"], |scene| {
-            let good = answer("200 OK", CAR, &scene.repo.car());
-            vec![
-                Send([&good[..], b"HTTP/1.1 404 Not Found\r\n\r\n"].concat()),
-                KeepAlive,
-            ]
-        }),
-        Case::fixed("neither length nor body", CUT, vec![Send(car_head(CLOSE))]),
-    ]
-}
-
-/// Chunked encoding that is cut or wrong.
-pub fn chunks() -> Vec<Case> {
-    let with_body = |name: &str, ends: &[&'static str], body: fn(&Repo) -> Vec<u8>| {
-        Case::new(name, ends, move |scene| {
-            vec![Send([car_head(CHUNKED), body(scene.repo)].concat())]
-        })
-    };
-    // Two chunks and the last one: a good body to begin with.
-    fn chunked(repo: &Repo) -> Vec<u8> {
-        let car = repo.car();
-        let (first, second) = car.split_at(1000);
-        [chunk(first), chunk(second), b"0\r\n\r\n".to_vec()].concat()
-    }
-    fn cut(repo: &Repo, bytes: usize) -> Vec<u8> {
-        let mut body = chunked(repo);
-        body.truncate(body.len() - bytes);
-        body
-    }
-    fn begun(start: &[u8], repo: &Repo) -> Vec<u8> {
-        [start, &repo.car(), b"\r\n0\r\n\r\n"].concat()
-    }
-    vec![
-        with_body("good chunks", &["done"], chunked),
-        with_body("no chunk", NETWORK, |_| Vec::new()),
-        with_body("cut in the length of a chunk", NETWORK, |_| b"10".to_vec()),
-        with_body("cut behind the length of a chunk", NETWORK, |_| {
-            b"10\r\n".to_vec()
-        }),
-        with_body("cut in a chunk", NETWORK, |r| chunked(r)[..500].to_vec()),
-        with_body("cut before the end of a chunk", NETWORK, |r| {
-            chunked(r)[..1005].to_vec()
-        }),
-        with_body("cut between chunks", NETWORK, |r| {
-            chunked(r)[..1007].to_vec()
-        }),
-        with_body("cut before the end of the last full chunk", NETWORK, |r| {
-            cut(r, 7)
-        }),
-        with_body("cut before the last chunk", NETWORK, |r| cut(r, 5)),
-        with_body("cut in the last chunk", NETWORK, |r| cut(r, 4)),
-        with_body("cut behind the last chunk", NETWORK, |r| cut(r, 2)),
-        with_body("cut in the last line", NETWORK, |r| cut(r, 1)),
-        with_body("a chunk that is shorter than it says", NETWORK, |r| {
-            begun(b"100000\r\n", r)
-        }),
-        with_body("a chunk that is longer than it says", NETWORK, |r| {
-            begun(b"10\r\n", r)
-        }),
-        with_body("a chunk of letters", NETWORK, |r| begun(b"xyz\r\n", r)),
-        with_body("a chunk of negative length", NETWORK, |r| {
-            begun(b"-10\r\n", r)
-        }),
-        with_body("a chunk beyond all numbers", NETWORK, |r| {
-            begun(b"ffffffffffffffffffff\r\n", r)
-        }),
-        with_body("a chunk of the largest length", NETWORK, |r| {
-            begun(b"ffffffffffffffff\r\n", r)
-        }),
-        with_body("the last chunk first", &["car"], |_| b"0\r\n\r\n".to_vec()),
     ]
 }
