@@ -23,17 +23,17 @@ fn connections_that_break_anywhere() {
 fn servers_that_fall_silent() {
     let mut cases = connections::silent();
     cases.extend(connections::silent_errors());
-    storm::endure_apart(4, cases);
+    storm::endure_apart(6, cases);
 }
 
 #[test]
 fn servers_that_send_one_byte_a_second() {
-    storm::endure_apart(3, connections::slow());
+    storm::endure_apart(6, connections::slow());
 }
 
 #[test]
 fn servers_that_do_not_speak_tls() {
-    storm::endure_apart(2, connections::without_tls());
+    storm::endure_apart(4, connections::without_tls());
 }
 
 #[test]
