@@ -28,7 +28,7 @@ fn servers_that_fall_silent() {
 
 #[test]
 fn servers_that_send_one_byte_a_second() {
-    storm::endure_apart(6, connections::slow());
+    storm::endure_apart(5, connections::slow());
 }
 
 #[test]

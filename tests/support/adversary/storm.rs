@@ -32,12 +32,15 @@ const MORE_MEMORY: u64 = 16 * 1024;
 /// had one before it. All other connections (the directory, Redis) were there before, too.
 const MORE_DESCRIPTORS: usize = 3;
 
+/// A running program, what it held at rest, and what has become of the messages so far.
 pub struct Storm {
     stage: Stage,
     program: Backfiller,
     before: Resources,
     done: Vec<Arc<Repo>>,
+    /// The ids of the messages.
     failed: Vec<String>,
+    /// All that was not as it must be; said together at the end.
     complaints: Vec<String>,
 }
 
@@ -75,6 +78,7 @@ impl Storm {
         }
         let program = program.start();
         let mut storm = Self {
+            // Taken again below, at rest.
             before: Resources::of(program.pid()),
             stage,
             program,
