@@ -13,7 +13,7 @@ use super::super::events::{dead_letters, pending_messages};
 use super::super::generator::Repo;
 use super::super::hostile::outcomes::{self, Outcome};
 use super::super::hostile::stage::Stage;
-use super::super::wait::within;
+use super::super::wait::{eventually, within};
 use super::Case;
 use super::resources::Resources;
 use super::server::Adversary;
@@ -90,7 +90,12 @@ impl Storm {
         for _ in 0..2 {
             storm.good("before");
         }
-        storm.before = Resources::of(storm.program.pid());
+        // A thread has the name of the one that started it until it gives itself its own.
+        storm.before = eventually("each thread has its name", || {
+            let before = Resources::of(storm.program.pid());
+            let named = before.threads.windows(2).all(|pair| pair[0] != pair[1]);
+            named.then_some(before)
+        });
         storm
     }
 
