@@ -28,15 +28,19 @@ pub const MAX_REPO_BYTES: usize = 2 * 1024 * 1024;
 /// How much more memory a storm may take than two small repos, in KiB: an arena of the size of the largest repo, twice while
 /// it grows, as much for its index at the most, and the same again for what the allocator keeps.
 const MORE_MEMORY: u64 = 16 * 1024;
-/// How many descriptors more there may be after a storm: a worker keeps up to four connections to servers of repos, and
-/// had one before it. All other connections (the directory, Redis) were there before, too.
+/// How many descriptors more there may be after a storm, beside connections to Redis: a worker keeps up to four connections
+/// to servers of repos, and had one before it. That to the directory was there before, too.
 const MORE_DESCRIPTORS: usize = 3;
+/// How many connections to Redis more: a thread that had nothing to say to it yet, the keeper, connects when it has.
+const MORE_TO_REDIS: usize = 1;
 
 /// A running program, what it held at rest, and what has become of the messages so far.
 pub struct Storm {
     stage: Stage,
     program: Backfiller,
     before: Resources,
+    /// How many connections to Redis it had.
+    to_redis: usize,
     done: Vec<Arc<Repo>>,
     /// The ids of the messages.
     failed: Vec<String>,
@@ -80,6 +84,7 @@ impl Storm {
         let mut storm = Self {
             // Taken again below, at rest.
             before: Resources::of(program.pid()),
+            to_redis: 0,
             stage,
             program,
             done: Vec::new(),
@@ -96,6 +101,7 @@ impl Storm {
             let named = before.threads.windows(2).all(|pair| pair[0] != pair[1]);
             named.then_some(before)
         });
+        storm.to_redis = connections(&mut storm.stage.connection);
         storm
     }
 
@@ -192,41 +198,47 @@ impl Storm {
 
     /// The last job is over, but its thread may still be tidying up.
     fn complain_of_resources(&mut self) {
-        let now = || Resources::of(self.program.pid());
-        let before = &self.before;
+        let (before, had) = (&self.before, self.to_redis);
+        let pid = self.program.pid();
+        let connection = &mut self.stage.connection;
+        let mut look = || (Resources::of(pid), connections(connection));
+        let beside = |held: &Resources, to_redis: usize| held.descriptors.len() - to_redis;
+        let at_most = beside(before, had) + MORE_DESCRIPTORS;
+        let is_right = |held: &Resources, to_redis| {
+            held.threads == before.threads
+                && beside(held, to_redis) <= at_most
+                && to_redis <= had + MORE_TO_REDIS
+        };
         let _ = within(Duration::from_secs(5), || {
-            let now = now();
-            now.threads == before.threads
-                && now.descriptors.len() <= before.descriptors.len() + MORE_DESCRIPTORS
+            let (now, to_redis) = look();
+            is_right(&now, to_redis)
         });
-        let now = now();
+        let (now, to_redis) = look();
+        let peaks = format!("{} KiB at rest, {} at the peak", before.peak, now.peak);
+        println!("{peaks}; {had} connections to Redis, now {to_redis}");
         println!(
-            "peak {} -> {} KiB, descriptors {} -> {}, threads {} -> {}, cases {}",
-            before.peak,
-            now.peak,
-            before.descriptors.len(),
-            now.descriptors.len(),
-            before.threads.len(),
-            now.threads.len(),
-            self.failed.len()
+            "descriptors {:#?}\nnow {:#?}",
+            before.descriptors, now.descriptors
         );
-        let mut complaints = Vec::new();
-        if now.threads != before.threads {
-            complaints.push(format!(
-                "threads {:?}\nnow {:?}",
-                before.threads, now.threads
-            ));
-        }
-        if now.descriptors.len() > before.descriptors.len() + MORE_DESCRIPTORS {
-            let (before, now) = (&before.descriptors, &now.descriptors);
-            complaints.push(format!("descriptors {before:#?}\nnow {now:#?}"));
+        if !is_right(&now, to_redis) {
+            let text = format!(
+                "{} descriptors, {had} of them to Redis, threads {:?}\nnow {}, {to_redis} of them to Redis, {:?}",
+                before.descriptors.len(),
+                before.threads,
+                now.descriptors.len(),
+                now.threads
+            );
+            self.complaints.push(text);
         }
         if now.peak > before.peak + MORE_MEMORY {
-            complaints.push(format!(
-                "{} KiB at rest, {} at the peak",
-                before.peak, now.peak
-            ));
+            self.complaints.push(peaks);
         }
-        self.complaints.extend(complaints);
     }
+}
+
+/// How many connections to Redis there are beside this one.
+fn connections(connection: &mut redis::Connection) -> usize {
+    let mut list = redis::cmd("CLIENT");
+    let clients: String = list.arg("LIST").query(connection).expect("the clients");
+    clients.lines().count() - 1
 }
