@@ -1,0 +1,232 @@
+//! A repo that is being changed: after each change the hashes above it are made again, up to the commit, which is signed again.
+
+use super::bases::{Base, Leaf};
+use super::{bytes, items};
+use crate::support::generator::cbor::{Value, write_bytes, write_text};
+use crate::support::generator::{
+    Block, Cid, Fields, Random, SigningKey, commit_fields, mst, set_field, sign_commit, tid,
+};
+
+/// The nodes and records of a repo, every node before what it leads to, and the commit that is to come.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub did: String,
+    pub rev: String,
+    pub key: SigningKey,
+    pub blocks: Vec<Block>,
+    /// Which of the blocks are nodes; the first is the root.
+    pub nodes: Vec<usize>,
+    pub records: Vec<usize>,
+}
+
+/// The rev of all sound commits.
+pub fn rev() -> String {
+    tid(1_750_000_000_000_000, 7)
+}
+
+impl Draft {
+    /// The sound tree of these leaves, whose keys ascend.
+    pub fn of(did: &str, key: &SigningKey, leaves: &[Leaf]) -> Self {
+        let entries: Vec<_> = leaves.iter().map(|(key, cid, _)| (key, *cid)).collect();
+        let tree = mst::build(&entries);
+        let mut draft = Self {
+            did: did.to_owned(),
+            rev: rev(),
+            key: key.clone(),
+            blocks: Vec::new(),
+            nodes: Vec::new(),
+            records: Vec::new(),
+        };
+        for step in tree.walk {
+            let place = draft.blocks.len();
+            match step {
+                mst::Step::Node(node) => {
+                    draft.nodes.push(place);
+                    draft.blocks.push(tree.nodes[node].clone());
+                }
+                mst::Step::Record(index) => {
+                    let (_, cid, block) = &leaves[index];
+                    let known = draft.blocks.iter().any(|(known, _)| known == cid);
+                    if let (Some(block), false) = (block, known) {
+                        draft.records.push(place);
+                        draft.blocks.push((*cid, block.clone()));
+                    }
+                }
+            }
+        }
+        draft
+    }
+
+    pub fn of_base(did: &str, base: &Base) -> Self {
+        Self::of(did, &base.key, &base.leaves)
+    }
+
+    pub fn root(&self) -> Cid {
+        self.blocks[0].0
+    }
+
+    /// Puts other bytes in a block's place; what leads to the block leads to its new address.
+    ///
+    /// `keep`: the blocks of before stay in the archive.
+    pub fn replace(&mut self, place: usize, bytes: Vec<u8>, keep: bool) {
+        let mut old = Vec::new();
+        let mut renamed = Vec::new();
+        let mut bytes = Some(bytes);
+        for at in (0..=place).rev() {
+            let changed = match bytes.take() {
+                Some(bytes) => Some(bytes),
+                None if self.nodes.contains(&at) => with_links(&self.blocks[at].1, &renamed),
+                None => None,
+            };
+            if let Some(bytes) = changed {
+                let new = (Cid::dag_cbor(&bytes), bytes);
+                let before = std::mem::replace(&mut self.blocks[at], new);
+                renamed.push((before.0.digest, self.blocks[at].0.digest));
+                old.push(before);
+            }
+        }
+        if keep {
+            self.blocks.extend(old);
+        }
+    }
+
+    /// The regular commit, signed.
+    pub fn commit(&self) -> Block {
+        sign_commit(self.fields(), &self.key)
+    }
+
+    fn fields(&self) -> Fields {
+        commit_fields(&self.did, &self.rev, self.root())
+    }
+
+    /// A commit with something wrong, or at least unusual, in it.
+    pub fn odd_commit(&self, random: &mut Random) -> (Block, &'static str) {
+        match random.below(10) {
+            0..=5 => {
+                let (name, fields) = self.odd_fields(random);
+                (sign_commit(fields, &self.key), name)
+            }
+            6 | 7 => {
+                let mut message = Value::Map(self.fields()).encode();
+                let name = if random.chance(75) {
+                    items::damage(random, &mut message);
+                    "commit: damaged items, signed"
+                } else {
+                    bytes::damage(random, &mut message);
+                    "commit: damaged bytes, signed"
+                };
+                let signature = self.key.sign(&message);
+                (sealed(&message, &signature), name)
+            }
+            8 => self.odd_signature(random),
+            _ => {
+                // Behind the signature's back, but under its own address.
+                let (_, mut block) = self.commit();
+                items::damage(random, &mut block);
+                ((Cid::dag_cbor(&block), block), "commit: damaged after it was signed")
+            }
+        }
+    }
+
+    fn odd_fields(&self, random: &mut Random) -> (&'static str, Fields) {
+        let mut fields = self.fields();
+        let any = random.below(self.blocks.len() as u64) as usize;
+        let any = self.blocks[any].0;
+        let mut set = |name: &str, value| set_field(&mut fields, name, value);
+        let name = match random.below(10) {
+            0 | 1 => {
+                let other = self.did.to_uppercase();
+                set("did", Value::text(random.pick(&["did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "", "did:web:example.com", &other])));
+                "commit: another did"
+            }
+            2 => {
+                set("version", Value::Int([2, 4, 0, -3, 1 << 40][random.below(5) as usize]));
+                "commit: another version"
+            }
+            3 => {
+                let far = tid(7_000_000_000_000_000, 1);
+                set("rev", Value::text(random.pick(&["", "2222222222222", "3lrhkyyzs222", "3LRHKYYZS2222", "zzzzzzzzzzzzz", &far])));
+                "commit: another rev"
+            }
+            4 => {
+                set("prev", [Value::Link(any), Value::text("prev"), Value::Bool(false), Value::Int(0)][random.below(4) as usize].clone());
+                "commit: another prev"
+            }
+            5 | 6 => {
+                let raw = Cid { codec: 0x55, ..self.root() };
+                let data = [Value::Link(any), Value::Link(raw), Value::Link(Cid::dag_cbor(b"nothing")), Value::Null];
+                set("data", data[random.below(4) as usize].clone());
+                "commit: another root"
+            }
+            7 => {
+                let field = random.pick(&["did", "version", "data", "rev", "prev"]).to_owned();
+                fields.retain(|(name, _)| *name != field);
+                "commit: a field removed"
+            }
+            _ => {
+                let name = random.pick(&["a", "zzz", "zzzz", "ops", "since", "something longer"]).to_owned();
+                let values = [
+                    Value::Null,
+                    Value::Int(u64::MAX.into()),
+                    Value::Float(0.5),
+                    Value::Link(any),
+                    Value::map([("a", Value::List(vec![Value::Bool(true)]))]),
+                    Value::Bytes(vec![0; 300]),
+                ];
+                set(&name, values[random.below(6) as usize].clone());
+                "commit: a further field"
+            }
+        };
+        (name, fields)
+    }
+
+    fn odd_signature(&self, random: &mut Random) -> (Block, &'static str) {
+        let message = Value::Map(self.fields()).encode();
+        let good = self.key.sign(&message);
+        let signature = match random.below(9) {
+            0 => self.key.sign_high_s(&message).to_vec(),
+            1 => self.key.sign_der(&message),
+            2 => vec![0; 64],
+            3 => vec![0xff; 64],
+            4 => good[..63].to_vec(),
+            5 => [&good[..], &[0]].concat(),
+            6 => SigningKey::k256(random.bits()).sign(&message).to_vec(),
+            7 => self.key.sign(b"something else").to_vec(),
+            _ => {
+                let mut signature = good.to_vec();
+                bytes::damage(random, &mut signature);
+                signature
+            }
+        };
+        (sealed(&message, &signature), "commit: another signature")
+    }
+}
+
+/// The commit of a message, which may be damaged, and a signature.
+fn sealed(message: &[u8], signature: &[u8]) -> Block {
+    let mut field = Vec::new();
+    write_text(&mut field, "sig");
+    write_bytes(&mut field, signature);
+    let place = message.windows(5).position(|bytes| bytes == b"\x64data");
+    let place = place.unwrap_or(message.len());
+    let mut block = [&message[..place], &field, &message[place..]].concat();
+    if (0xa0..0xb7).contains(&block[0]) {
+        block[0] += 1;
+    }
+    (Cid::dag_cbor(&block), block)
+}
+
+/// The node with its links renamed; `None` where it has none of them.
+fn with_links(node: &[u8], renamed: &[([u8; 32], [u8; 32])]) -> Option<Vec<u8>> {
+    const START: [u8; 4] = [1, 0x71, 0x12, 0x20];
+    let mut new: Option<Vec<u8>> = None;
+    for at in START.len()..node.len().saturating_sub(31) {
+        if node[at - START.len()..at] != START {
+            continue;
+        }
+        if let Some((_, to)) = renamed.iter().find(|(from, _)| node[at..at + 32] == *from) {
+            new.get_or_insert_with(|| node.to_vec())[at..at + 32].copy_from_slice(to);
+        }
+    }
+    new
+}
