@@ -14,7 +14,7 @@ mod mutants;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mutants::campaign::{self, Plan, Tally};
 use mutants::verdict::Outcome;
@@ -161,4 +161,90 @@ fn i3_i5_a_hundred_thousand_mutants_are_refused_or_become_what_was_signed() {
     if plan.is_whole() {
         assert_reach(&tally, plan.mutants / 1000);
     }
+}
+
+/// The same mutants end in the same way in the real program: the stages above are its stages.
+#[test]
+fn i3_i4_i5_through_the_binary_the_mutants_end_in_the_same_way() {
+    let plan = Plan::from_env(THROUGH_THE_BINARY);
+    let mutants = Mutants::of(plan.seed);
+    let mut tally = Tally::default();
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    let mut stages = Stages::default();
+    let mut first = plan.first;
+    let end = plan.first + plan.mutants;
+    while first < end && plan.until.is_none_or(|until| Instant::now() < until) {
+        let batch: Vec<_> = (first..end.min(first + BATCH)).map(|number| mutants.get(number)).collect();
+        first += BATCH;
+        for (mutant, outcome) in through_the_binary(&redis, &mut connection, &batch) {
+            let now = SystemTime::now();
+            let alike = alike(&outcome, &stages.outcome(mutant, now));
+            tally.count(plan.seed, mutant, &outcome, Duration::ZERO, micros(now));
+            if !alike {
+                tally.fail(plan.seed, mutant, &format!("the binary made {outcome:?} of it, the stages did not"));
+            }
+        }
+    }
+    println!("through the binary: {}", tally.line());
+    tally.assert_sound();
+    if plan.is_whole() {
+        assert_reach(&tally, plan.mutants / 1000);
+    }
+}
+
+/// Whether both are events, or both refused for the same reason; which events is the affair of [`Tally::count`].
+fn alike(one: &Outcome, other: &Outcome) -> bool {
+    one.class() == other.class()
+}
+
+/// Lets one process take the mutants; what came out of each. Whatever it did, no message is lost, and no other event is there.
+fn through_the_binary<'m>(
+    redis: &RedisServer,
+    connection: &mut redis::Connection,
+    batch: &'m [Mutant],
+) -> Vec<(&'m Mutant, Outcome)> {
+    let server = FixtureServer::start();
+    let before = pending(connection) + stream_len(connection, DEAD_LETTERS);
+    for mutant in batch {
+        server.put_document(&mutant.did, did_document(&mutant.did, &mutant.key, &server.url()));
+        server.put_repo(&mutant.did, mutant.served.clone());
+        enqueue(connection, &mutant.did, Some(&server.url()));
+    }
+    let backfiller = Backfiller::builder(redis, &server)
+        .env("BACKFILLER_MAX_ATTEMPTS", "1")
+        .start();
+    let ended = outcomes::wait_for(&backfiller, batch.len());
+    outcomes::stop(backfiller);
+
+    let mut events: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for event in take_events(connection) {
+        events.entry(event.text("did").to_owned()).or_default().push(event);
+    }
+    let mut ended: BTreeMap<_, _> = ended.into_iter().map(|outcome| (outcome.did.clone(), outcome)).collect();
+    assert_eq!(ended.len(), batch.len(), "one end for each");
+    let mut taken = Vec::new();
+    for mutant in batch {
+        let end = ended.remove(&mutant.did).expect("an end for each");
+        let events = events.remove(&mutant.did).unwrap_or_default();
+        // What was refused and has events all the same counts as what came out.
+        let outcome = if end.how == "done" || !events.is_empty() {
+            Outcome::Events {
+                time: events.first().map(|event| event.text("time").to_owned()).unwrap_or_default(),
+                texts: events.into_iter().map(|event| event.raw).collect(),
+                skipped: if end.how == "done" { end.number("skipped") } else { 0 },
+            }
+        } else if end.how == "panic" {
+            Outcome::Panic(end.line)
+        } else {
+            Outcome::Refused { reason: end.how, text: end.line }
+        };
+        taken.push((mutant, outcome));
+    }
+    assert!(events.is_empty(), "events of nobody: {events:?}");
+    let refused = taken.iter().filter(|(_, outcome)| !matches!(outcome, Outcome::Events { .. }));
+    let after = pending(connection) + stream_len(connection, DEAD_LETTERS);
+    assert_eq!(after - before, refused.count(), "what is refused stays pending, or is a dead letter");
+    assert_eq!(stream_len(connection, INPUT), pending(connection), "and the rest is gone");
+    taken
 }

@@ -1,17 +1,19 @@
 //! The sound repositories from which mutants are made: small, of both curves, with records of all kinds, and with leaves that
 //! become no event.
 
+use super::draft::Draft;
 use crate::support::generator::cbor::write_text;
 use crate::support::generator::{Cid, Random, SigningKey, Value, mst, records};
 
 /// A leaf of a tree: key, address, and the block where there is one.
 pub type Leaf = (Vec<u8>, Cid, Option<Vec<u8>>);
 
-/// The leaves of a repo, in the order of their keys, and who signs it.
+/// A sound repo that has everything but an account.
 #[derive(Clone, Debug)]
 pub struct Base {
-    pub key: SigningKey,
+    /// In the order of their keys.
     pub leaves: Vec<Leaf>,
+    pub draft: Draft,
 }
 
 /// Records of the bases. Most are small, so that most damage hits what matters.
@@ -22,16 +24,20 @@ const SIZES: [usize; 24] = [
 /// The bases of a seed.
 pub fn of(seed: u64) -> Vec<Base> {
     let bases = SIZES.iter().zip(0..);
-    bases.map(|(size, place)| base(seed.wrapping_add(place), *size)).collect()
+    let base = |(size, place): (&usize, u64)| {
+        let seed = seed.wrapping_add(place);
+        // A signature of P-256 takes the processor seven times as long.
+        let key = match place % 8 {
+            5 => SigningKey::p256(seed),
+            _ => SigningKey::k256(seed),
+        };
+        base(seed, *size, key)
+    };
+    bases.map(base).collect()
 }
 
-fn base(seed: u64, size: usize) -> Base {
+fn base(seed: u64, size: usize, key: SigningKey) -> Base {
     let mut random = Random::new(seed);
-    let key = if random.chance(60) {
-        SigningKey::k256(seed)
-    } else {
-        SigningKey::p256(seed)
-    };
     let mut leaves: Vec<Leaf> = records::mixed(seed, size)
         .into_iter()
         .map(|record| {
@@ -51,7 +57,8 @@ fn base(seed: u64, size: usize) -> Base {
         leaves.push(leaf(key, Value::map([("layer", Value::Int(layer.into()))]).encode()));
     }
     sort(&mut leaves);
-    Base { key, leaves }
+    let draft = Draft::of("", &key, &leaves);
+    Base { leaves, draft }
 }
 
 /// A leaf of a record.

@@ -86,9 +86,9 @@ pub struct Tally {
 impl Tally {
     /// Counts an outcome, and checks it against the second reader.
     pub fn count(&mut self, seed: u64, mutant: &Mutant, outcome: &Outcome, took: Duration, now: u64) {
-        let opinion = Opinion::of(mutant, now);
+        let opinion = Opinion::of(mutant, outcome, now);
         self.mutants += 1;
-        self.signed_again += u64::from(opinion.signed_again);
+        self.signed_again += u64::from(opinion.signed_again(mutant));
         let class = outcome.class();
         for name in &mutant.history {
             *self.histories.entry((name, class.clone())).or_default() += 1;

@@ -1,6 +1,6 @@
 //! A repo that is being changed: after each change the hashes above it are made again, up to the commit, which is signed again.
 
-use super::bases::{Base, Leaf};
+use super::bases::Leaf;
 use super::{bytes, items};
 use crate::support::generator::cbor::{Value, write_bytes, write_text};
 use crate::support::generator::{
@@ -55,10 +55,6 @@ impl Draft {
             }
         }
         draft
-    }
-
-    pub fn of_base(did: &str, base: &Base) -> Self {
-        Self::of(did, &base.key, &base.leaves)
     }
 
     pub fn root(&self) -> Cid {

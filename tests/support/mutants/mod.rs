@@ -33,6 +33,8 @@ pub struct Mutant {
     pub signed: Option<Vec<u8>>,
     /// The commit of the sound repo that it comes from.
     pub origin: Cid,
+    /// The commit that its owner signed, or should have signed.
+    pub commit: Cid,
 }
 
 /// All mutants of a seed.
@@ -53,16 +55,18 @@ impl Mutants {
         let mut random = Random::new(account);
         let did = did_plc(account);
         let base = &self.bases[random.below(self.bases.len() as u64) as usize];
-        let mut draft = Draft::of_base(&did, base);
+        let mut draft = base.draft.clone();
+        draft.did.clone_from(&did);
         let sound = draft.commit();
         let mut mutant = Mutant {
             number,
             did,
-            key: base.key.clone(),
+            key: draft.key.clone(),
             history: Vec::new(),
             served: Vec::new(),
             signed: None,
             origin: sound.0,
+            commit: sound.0,
         };
         let again = random.chance(50);
         let commit = if again {
@@ -71,6 +75,7 @@ impl Mutants {
             sound
         };
         let root = commit.0;
+        mutant.commit = root;
         let mut blocks = vec![commit];
         blocks.append(&mut draft.blocks);
         let fate = if again { 65 + random.below(35) } else { random.below(100) };
@@ -120,8 +125,8 @@ impl Mutant {
     }
 
     /// What the second reader makes of what was signed.
-    pub fn signed_reading(&self, now: u64) -> Option<Reading> {
-        let signed = self.signed.as_ref()?;
-        Some(reader::read(signed, &self.did, &self.key, now))
+    pub fn signed_reading(&self, now: u64) -> Reading {
+        let signed = self.signed.as_ref().unwrap_or(&self.served);
+        reader::read(signed, &self.did, &self.key, now)
     }
 }

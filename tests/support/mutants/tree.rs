@@ -89,7 +89,7 @@ pub fn regrown(random: &mut Random, did: &str, base: &Base) -> (Draft, &'static 
         }
     };
     bases::sort(&mut leaves);
-    (Draft::of(did, &base.key, &leaves), name)
+    (Draft::of(did, &base.draft.key, &leaves), name)
 }
 
 /// Changes a node as one who knows what a node is.

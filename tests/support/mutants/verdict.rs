@@ -30,27 +30,33 @@ impl Outcome {
     }
 }
 
-/// What the second reader says of a mutant, where it was asked.
+/// What the second reader says of a mutant.
 pub struct Opinion {
-    pub served: Reading,
-    /// Whether nodes, records or commit differ from the sound repo's, all hashes fit, and the owner's signature does.
-    pub signed_again: bool,
+    served: Reading,
+    /// Of what was signed, where that is another archive and had to be looked at.
     signed: Option<Reading>,
 }
 
 impl Opinion {
-    /// `now` in microseconds since 1970.
-    pub fn of(mutant: &Mutant, now: u64) -> Self {
+    /// On what was made of a mutant; `now` in microseconds since 1970.
+    pub fn of(mutant: &Mutant, outcome: &Outcome, now: u64) -> Self {
         let served = mutant.reading(now);
-        let signed = mutant.signed_reading(now);
-        let reading = signed.as_ref().unwrap_or(&served);
-        let signed_again = reading.whole && reading.signed.is_some_and(|commit| commit != mutant.origin);
-        Self { served, signed_again, signed }
+        // Where nothing came out and nothing was signed again, what was signed does not matter.
+        let matters = mutant.commit != mutant.origin || matches!(outcome, Outcome::Events { .. });
+        let signed = mutant.signed.is_some() && matters;
+        let signed = signed.then(|| mutant.signed_reading(now));
+        Self { served, signed }
     }
 
     /// What the owner signed, whatever became of it on its way.
     fn signed(&self) -> &Reading {
         self.signed.as_ref().unwrap_or(&self.served)
+    }
+
+    /// Whether nodes, records or commit are not the sound repo's, and yet all hashes fit and so does the owner's signature.
+    pub fn signed_again(&self, mutant: &Mutant) -> bool {
+        let reading = self.signed();
+        reading.whole && reading.signed.is_some_and(|commit| commit != mutant.origin)
     }
 
     /// Whether the outcome is right; if not, why.
