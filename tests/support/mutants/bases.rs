@@ -18,7 +18,7 @@ pub struct Base {
 
 /// Records of the bases. Most are small, so that most damage hits what matters.
 const SIZES: [usize; 24] = [
-    0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 22, 26, 32, 40,
+    0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10, 12, 16, 24, 40,
 ];
 
 /// The bases of a seed.

@@ -91,6 +91,11 @@ impl Draft {
         sign_commit(self.fields(), &self.key)
     }
 
+    /// The regular commit without the signature: what is signed.
+    pub fn message(&self) -> Vec<u8> {
+        Value::Map(self.fields()).encode()
+    }
+
     fn fields(&self) -> Fields {
         commit_fields(&self.did, &self.rev, self.root())
     }
@@ -103,7 +108,7 @@ impl Draft {
                 (sign_commit(fields, &self.key), name)
             }
             6 | 7 => {
-                let mut message = Value::Map(self.fields()).encode();
+                let mut message = self.message();
                 let name = if random.chance(75) {
                     items::damage(random, &mut message);
                     "commit: damaged items, signed"
@@ -160,6 +165,11 @@ impl Draft {
                 "commit: a field removed"
             }
             _ => {
+                if random.chance(40) {
+                    let name = random.pick(&["did", "rev", "data", "prev", "version"]).to_owned();
+                    confuse(random, &mut fields, &name);
+                    return ("commit: a field of a type that looks alike", fields);
+                }
                 let name = random.pick(&["a", "zzz", "zzzz", "ops", "since", "something longer"]).to_owned();
                 let values = [
                     Value::Null,
@@ -177,8 +187,15 @@ impl Draft {
     }
 
     fn odd_signature(&self, random: &mut Random) -> (Block, &'static str) {
-        let message = Value::Map(self.fields()).encode();
+        let message = self.message();
         let good = self.key.sign(&message);
+        if random.chance(15) {
+            let mut fields = self.fields();
+            set_field(&mut fields, "sig", Value::Bytes(good.to_vec()));
+            confuse(random, &mut fields, "sig");
+            let block = Value::Map(fields).encode();
+            return ((Cid::dag_cbor(&block), block), "commit: a signature of another type");
+        }
         let signature = match random.below(9) {
             0 => self.key.sign_high_s(&message).to_vec(),
             1 => self.key.sign_der(&message),
@@ -196,6 +213,24 @@ impl Draft {
         };
         (sealed(&message, &signature), "commit: another signature")
     }
+}
+
+/// Gives a field another type that careless decoders may take for its own.
+fn confuse(random: &mut Random, fields: &mut Fields, name: &str) {
+    let field = fields.iter_mut().find(|(known, _)| known == name);
+    let Some((_, value)) = field else { return };
+    let bytes: Vec<u8> = match value {
+        Value::Text(text) => text.as_bytes().to_vec(),
+        Value::Link(cid) => [&[0][..], &cid.bytes()].concat(),
+        Value::Bytes(bytes) => bytes.clone(),
+        Value::Int(number) => number.to_be_bytes()[15..].to_vec(),
+        _ => Vec::new(),
+    };
+    *value = match random.below(4) {
+        0 | 1 => Value::Bytes(bytes),
+        2 => Value::List(bytes.into_iter().map(|byte| Value::Int(byte.into())).collect()),
+        _ => Value::List(vec![value.clone()]),
+    };
 }
 
 /// The commit of a message, which may be damaged, and a signature.

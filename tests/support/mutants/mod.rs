@@ -31,10 +31,10 @@ pub struct Mutant {
     pub served: Vec<u8>,
     /// The archive of the repo that is signed, before it was damaged on its way; `None`: it is the served one.
     pub signed: Option<Vec<u8>>,
-    /// The commit of the sound repo that it comes from.
-    pub origin: Cid,
-    /// The commit that its owner signed, or should have signed.
-    pub commit: Cid,
+    /// The commit of the sound repo that it comes from, without the signature.
+    pub origin: Vec<u8>,
+    /// Whether the commit was made again.
+    pub again: bool,
 }
 
 /// All mutants of a seed.
@@ -57,7 +57,7 @@ impl Mutants {
         let base = &self.bases[random.below(self.bases.len() as u64) as usize];
         let mut draft = base.draft.clone();
         draft.did.clone_from(&did);
-        let sound = draft.commit();
+        let again = random.chance(50);
         let mut mutant = Mutant {
             number,
             did,
@@ -65,17 +65,15 @@ impl Mutants {
             history: Vec::new(),
             served: Vec::new(),
             signed: None,
-            origin: sound.0,
-            commit: sound.0,
+            origin: draft.message(),
+            again,
         };
-        let again = random.chance(50);
         let commit = if again {
             mutant.signed_again(&mut random, &mut draft, base)
         } else {
-            sound
+            draft.commit()
         };
         let root = commit.0;
-        mutant.commit = root;
         let mut blocks = vec![commit];
         blocks.append(&mut draft.blocks);
         let fate = if again { 65 + random.below(35) } else { random.below(100) };

@@ -42,7 +42,7 @@ impl Opinion {
     pub fn of(mutant: &Mutant, outcome: &Outcome, now: u64) -> Self {
         let served = mutant.reading(now);
         // Where nothing came out and nothing was signed again, what was signed does not matter.
-        let matters = mutant.commit != mutant.origin || matches!(outcome, Outcome::Events { .. });
+        let matters = mutant.again || matches!(outcome, Outcome::Events { .. });
         let signed = mutant.signed.is_some() && matters;
         let signed = signed.then(|| mutant.signed_reading(now));
         Self { served, signed }
@@ -56,7 +56,7 @@ impl Opinion {
     /// Whether nodes, records or commit are not the sound repo's, and yet all hashes fit and so does the owner's signature.
     pub fn signed_again(&self, mutant: &Mutant) -> bool {
         let reading = self.signed();
-        reading.whole && reading.signed.is_some_and(|commit| commit != mutant.origin)
+        reading.whole && reading.signed.as_ref().is_some_and(|message| *message != mutant.origin)
     }
 
     /// Whether the outcome is right; if not, why.

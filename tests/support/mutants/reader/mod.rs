@@ -11,7 +11,7 @@ mod tree;
 
 use self::archive::Archive;
 use self::cbor::Item;
-use crate::support::generator::{Cid, SigningKey};
+use crate::support::generator::{Cid, SigningKey, Value};
 
 /// The stages of the way of a repo, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,8 +52,8 @@ pub struct Contents {
 pub struct Reading {
     /// Every block's bytes hash to its CID.
     pub whole: bool,
-    /// The root, where its block is there and carries the account's signature.
-    pub signed: Option<Cid>,
+    /// The commit without the signature, where that fits the account's key.
+    pub signed: Option<Vec<u8>>,
     /// Why others may refuse what this reader accepts, or accept what it refuses.
     pub unusual: Option<&'static str>,
     pub verdict: Result<Contents, Refusal>,
@@ -93,21 +93,24 @@ fn verdict(
     let block = archive.blocks.get(&root.digest);
     let block = block.ok_or(refusal(Stage::Incomplete, "no commit block"))?;
     let commit = cbor::parse(block, RECORD_DEPTH).map_err(|text| refusal(Stage::Commit, text))?;
-    let fits = is_signed(block, &commit, key);
-    reading.signed = fits.then_some(root);
+    reading.signed = signed(block, &commit, key);
 
     let wrong = |text| Err(refusal(Stage::Commit, text));
     if !commit.is_ordered_map() {
         return wrong("no map in order");
     }
-    let (Some(Item::Text(of)), Some(Item::Text(rev)), Some(Item::Link(data)), Some(Item::Bytes(_))) = (
-        commit.field("did"),
-        commit.field("rev"),
-        commit.field("data"),
-        commit.field("sig"),
-    ) else {
+    let fields = ["did", "rev", "data", "sig"].map(|name| commit.field(name));
+    let [Some(of), Some(rev), Some(Item::Link(data)), Some(sig)] = fields else {
         return wrong("a field is missing or of another type");
     };
+    let (Some(of), Some(rev)) = (reading.text(of), reading.text(rev)) else {
+        return wrong("did or rev of another type");
+    };
+    match sig {
+        Item::Bytes(_) => {}
+        Item::List(_) | Item::Text(_) => reading.unusual = Some("a signature that is not bytes"),
+        _ => return wrong("sig of another type"),
+    }
     if commit.field("version") != Some(&Item::Int(3)) {
         return wrong("another version");
     }
@@ -122,17 +125,17 @@ fn verdict(
     if of != did {
         return Err(refusal(Stage::Did, "another account's"));
     }
-    if micros_of(rev).is_none_or(|micros| micros > now + AHEAD) {
+    if micros_of(&rev).is_none_or(|micros| micros > now + AHEAD) {
         return wrong("rev");
     }
-    if !fits {
+    if reading.signed.is_none() {
         return Err(refusal(Stage::Signature, "the signature does not fit"));
     }
     let leaves = tree::leaves(archive, data)?;
     let mut contents = Contents {
         did: did.to_owned(),
         commit: root.to_string(),
-        rev: rev.clone(),
+        rev,
         records: Vec::new(),
         skipped: 0,
     };
@@ -161,26 +164,46 @@ impl Contents {
     }
 }
 
-/// Whether the account's key signed the commit without its field `sig`, in the one form that the protocol allows.
-fn is_signed(block: &[u8], commit: &Item, key: &SigningKey) -> bool {
-    let (Item::Map(fields), Some(Item::Bytes(signature))) = (commit, commit.field("sig")) else {
-        return false;
-    };
-    let Ok(signature) = <&[u8; 64]>::try_from(&signature[..]) else {
-        return false;
-    };
-    // The field as it is encoded: there is one way only.
-    let sig = [b"\x63sig\x58\x40", &signature[..]].concat();
-    let Some(at) = block.windows(sig.len()).position(|bytes| bytes == sig) else {
-        return false;
-    };
+/// What of a commit is signed, where the account's key signed it in the one form that the protocol allows.
+fn signed(block: &[u8], commit: &Item, key: &SigningKey) -> Option<Vec<u8>> {
+    let Item::Map(fields) = commit else { return None };
+    let (sig, signature) = signature_field(commit.field("sig")?)?;
+    let at = block.windows(sig.len()).position(|bytes| bytes == sig)?;
     if !(1..24).contains(&fields.len()) {
-        return false;
+        return None;
     }
     let mut message = vec![0xa0 + fields.len() as u8 - 1];
     message.extend_from_slice(&block[1..at]);
     message.extend_from_slice(&block[at + sig.len()..]);
-    is_low(signature, key) && key.verifies(&message, signature)
+    (is_low(&signature, key) && key.verifies(&message, &signature)).then_some(message)
+}
+
+/// The field as it is encoded, for which there is one way only, and the signature in it.
+fn signature_field(item: &Item) -> Option<(Vec<u8>, [u8; 64])> {
+    let value = match item {
+        Item::Bytes(bytes) => Value::Bytes(bytes.clone()),
+        Item::List(items) => {
+            let numbers = items.iter().map(|item| match item {
+                Item::Int(number) => Some(Value::Int(*number)),
+                _ => None,
+            });
+            Value::List(numbers.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    };
+    let signature: Vec<u8> = match &value {
+        Value::Bytes(bytes) => bytes.clone(),
+        Value::List(numbers) => {
+            let bytes = numbers.iter().map(|number| match number {
+                Value::Int(number) => u8::try_from(*number).ok(),
+                _ => None,
+            });
+            bytes.collect::<Option<_>>()?
+        }
+        _ => return None,
+    };
+    let field = [b"\x63sig", &value.encode()[..]].concat();
+    Some((field, signature.try_into().ok()?))
 }
 
 /// Whether s is in the lower half of the curve's order.
@@ -193,7 +216,20 @@ fn is_low(signature: &[u8; 64], key: &SigningKey) -> bool {
     }
 }
 
+// The forms of a commit on which this reader has no opinion. The protocol allows none of them; a decoder may.
 impl Reading {
+    /// A text, or bytes that could be one.
+    fn text(&mut self, item: &Item) -> Option<String> {
+        match item {
+            Item::Text(text) => Some(text.clone()),
+            Item::Bytes(bytes) => {
+                self.unusual = Some("bytes in place of a text");
+                String::from_utf8(bytes.clone()).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// The CID at the start of the bytes of a link.
     fn cid<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let mut rest = bytes;
