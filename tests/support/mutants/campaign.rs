@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ use super::verdict::{Opinion, Outcome};
 use super::{Mutant, Mutants};
 use crate::support::wait::LIMIT;
 
+/// A seed that nobody knew before.
+static CHANCE: OnceLock<u64> = OnceLock::new();
 /// The seed of CI.
 const SEED: u64 = 0x6d75_7461_7465;
 /// Failing mutants that are shown and kept.
@@ -48,7 +50,8 @@ impl Plan {
             Some(number.unwrap_or_else(|_| panic!("{name}={text} is no number")))
         };
         let seed = match env::var("FUZZ_SEED").as_deref() {
-            Ok("random") => RandomState::new().hash_one(Instant::now()),
+            // One for all tests of this process.
+            Ok("random") => *CHANCE.get_or_init(|| RandomState::new().hash_one(Instant::now())),
             _ => number("FUZZ_SEED").unwrap_or(SEED),
         };
         let seconds = number("FUZZ_SECONDS").map(Duration::from_secs);
