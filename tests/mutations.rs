@@ -26,9 +26,7 @@ use rsky_backfiller::repo::commit::Commit;
 use rsky_backfiller::repo::record::{self, KeyParser, Skip};
 use rsky_backfiller::repo::{car, mst};
 use support::backfiller::Backfiller;
-use support::events::{
-    DEAD_LETTERS, INPUT, OUTPUT, enqueue, pending, read_stream, stream_len,
-};
+use support::events::{DEAD_LETTERS, INPUT, OUTPUT, enqueue, pending, read_stream, stream_len};
 use support::fixture_server::FixtureServer;
 use support::generator::did_document;
 use support::hostile::outcomes;
@@ -74,14 +72,24 @@ impl Stages {
         let mut walk = tree.walk();
         while let Some(leaf) = walk.next()? {
             let mut event = Vec::new();
-            match encode(&events, &mut self.keys, &leaf, tree.record(&leaf), &mut event) {
+            match encode(
+                &events,
+                &mut self.keys,
+                &leaf,
+                tree.record(&leaf),
+                &mut event,
+            ) {
                 Ok(()) => texts.push(text(&event)),
                 Err(_) => skipped += 1,
             }
         }
         texts.push(text(events.repo()));
         let time = timestamp(now);
-        Ok(Outcome::Events { texts, time, skipped })
+        Ok(Outcome::Events {
+            texts,
+            time,
+            skipped,
+        })
     }
 
     fn outcome(&mut self, mutant: &Mutant, now: SystemTime) -> Outcome {
@@ -126,7 +134,9 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
 }
 
 fn micros(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).expect("a clock of our time");
+    let since = time
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock of our time");
     u64::try_from(since.as_micros()).expect("a clock of our time")
 }
 
@@ -135,7 +145,11 @@ fn micros(time: SystemTime) -> u64 {
 fn assert_reach(tally: &Tally, each: u64) {
     for class in CLASSES {
         let count = tally.classes.get(class).copied().unwrap_or(0);
-        assert!(count >= each, "only {count} times {class}: {}", tally.line());
+        assert!(
+            count >= each,
+            "only {count} times {class}: {}",
+            tally.line()
+        );
     }
     assert!(
         tally.signed_again * 10 >= tally.mutants * 3,
@@ -175,14 +189,20 @@ fn i3_i4_i5_through_the_binary_the_mutants_end_in_the_same_way() {
     let mut first = plan.first;
     let end = plan.first + plan.mutants;
     while first < end && plan.until.is_none_or(|until| Instant::now() < until) {
-        let batch: Vec<_> = (first..end.min(first + BATCH)).map(|number| mutants.get(number)).collect();
+        let batch: Vec<_> = (first..end.min(first + BATCH))
+            .map(|number| mutants.get(number))
+            .collect();
         first += BATCH;
         for (mutant, outcome) in through_the_binary(&redis, &mut connection, &batch) {
             let now = SystemTime::now();
             let alike = alike(&outcome, &stages.outcome(mutant, now));
             tally.count(plan.seed, mutant, &outcome, Duration::ZERO, micros(now));
             if !alike {
-                tally.fail(plan.seed, mutant, &format!("the binary made {outcome:?} of it, the stages did not"));
+                tally.fail(
+                    plan.seed,
+                    mutant,
+                    &format!("the binary made {outcome:?} of it, the stages did not"),
+                );
             }
         }
         if plan.until.is_some() {
@@ -217,7 +237,10 @@ fn through_the_binary<'m>(
     let server = FixtureServer::start();
     let before = pending(connection) + stream_len(connection, DEAD_LETTERS);
     for mutant in batch {
-        server.put_document(&mutant.did, did_document(&mutant.did, &mutant.key, &server.url()));
+        server.put_document(
+            &mutant.did,
+            did_document(&mutant.did, &mutant.key, &server.url()),
+        );
         server.put_repo(&mutant.did, mutant.served.clone());
         enqueue(connection, &mutant.did, Some(&server.url()));
     }
@@ -233,8 +256,14 @@ fn through_the_binary<'m>(
         let text = fields.remove("event").unwrap_or_default();
         events.entry(field(&text, "did")).or_default().push(text);
     }
-    let _: usize = redis::cmd("DEL").arg(OUTPUT).query(connection).expect("DEL");
-    let mut ended: BTreeMap<_, _> = ended.into_iter().map(|outcome| (outcome.did.clone(), outcome)).collect();
+    let _: usize = redis::cmd("DEL")
+        .arg(OUTPUT)
+        .query(connection)
+        .expect("DEL");
+    let mut ended: BTreeMap<_, _> = ended
+        .into_iter()
+        .map(|outcome| (outcome.did.clone(), outcome))
+        .collect();
     assert_eq!(ended.len(), batch.len(), "one end for each");
     let mut taken = Vec::new();
     for mutant in batch {
@@ -243,21 +272,41 @@ fn through_the_binary<'m>(
         // What was refused and has events all the same counts as what came out.
         let outcome = if end.how == "done" || !events.is_empty() {
             Outcome::Events {
-                time: events.first().map(|event| field(event, "time")).unwrap_or_default(),
+                time: events
+                    .first()
+                    .map(|event| field(event, "time"))
+                    .unwrap_or_default(),
                 texts: events,
-                skipped: if end.how == "done" { end.number("skipped") } else { 0 },
+                skipped: if end.how == "done" {
+                    end.number("skipped")
+                } else {
+                    0
+                },
             }
         } else if end.how == "panic" {
             Outcome::Panic(end.line)
         } else {
-            Outcome::Refused { reason: end.how, text: end.line }
+            Outcome::Refused {
+                reason: end.how,
+                text: end.line,
+            }
         };
         taken.push((mutant, outcome));
     }
     assert!(events.is_empty(), "events of nobody: {events:?}");
-    let refused = taken.iter().filter(|(_, outcome)| !matches!(outcome, Outcome::Events { .. }));
+    let refused = taken
+        .iter()
+        .filter(|(_, outcome)| !matches!(outcome, Outcome::Events { .. }));
     let after = pending(connection) + stream_len(connection, DEAD_LETTERS);
-    assert_eq!(after - before, refused.count(), "what is refused stays pending, or is a dead letter");
-    assert_eq!(stream_len(connection, INPUT), pending(connection), "and the rest is gone");
+    assert_eq!(
+        after - before,
+        refused.count(),
+        "what is refused stays pending, or is a dead letter"
+    );
+    assert_eq!(
+        stream_len(connection, INPUT),
+        pending(connection),
+        "and the rest is gone"
+    );
     taken
 }

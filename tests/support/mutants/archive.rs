@@ -4,7 +4,11 @@ use super::bytes;
 use crate::support::generator::{Block, Cid, Random, Value, car};
 
 /// Changes that take nothing from the repo: order, repetition, further blocks. Its events must come out.
-pub fn harmless(random: &mut Random, root: Cid, blocks: &mut Vec<Block>) -> (Vec<u8>, &'static str) {
+pub fn harmless(
+    random: &mut Random,
+    root: Cid,
+    blocks: &mut Vec<Block>,
+) -> (Vec<u8>, &'static str) {
     let name = match random.below(4) {
         0 => {
             random.shuffle(blocks);
@@ -22,7 +26,11 @@ pub fn harmless(random: &mut Random, root: Cid, blocks: &mut Vec<Block>) -> (Vec
         }
         _ => {
             let block = Value::map([("nobody", Value::Int(random.bits().into()))]).encode();
-            let cid = if random.chance(50) { Cid::dag_cbor(&block) } else { Cid::raw(&block) };
+            let cid = if random.chance(50) {
+                Cid::dag_cbor(&block)
+            } else {
+                Cid::raw(&block)
+            };
             blocks.insert(place(random, blocks), (cid, block));
             "blocks: one that nothing leads to"
         }
@@ -44,7 +52,11 @@ pub fn damage(random: &mut Random, root: Cid, blocks: &mut Vec<Block>) -> (Vec<u
     }
 }
 
-fn blocks_damaged(random: &mut Random, root: Cid, blocks: &mut Vec<Block>) -> (Vec<u8>, &'static str) {
+fn blocks_damaged(
+    random: &mut Random,
+    root: Cid,
+    blocks: &mut Vec<Block>,
+) -> (Vec<u8>, &'static str) {
     let (one, other) = (place(random, blocks), place(random, blocks));
     let name = match random.below(7) {
         0 => {
@@ -157,13 +169,22 @@ fn header_damaged(random: &mut Random, root: Cid, blocks: &[Block]) -> (Vec<u8>,
             let roots = Value::List(vec![Value::Link(other), Value::Link(root)]);
             (fields(roots, Value::Int(1)), "header: another root first")
         }
-        3 => (fields(Value::List(vec![]), Value::Int(1)), "header: no root"),
+        3 => (
+            fields(Value::List(vec![]), Value::Int(1)),
+            "header: no root",
+        ),
         4 => {
             let version = [0, 2, -1, i128::from(u64::MAX)][random.below(4) as usize];
-            (fields(one(root), Value::Int(version)), "header: another version")
+            (
+                fields(one(root), Value::Int(version)),
+                "header: another version",
+            )
         }
         5 => {
-            let raw = Cid { codec: 0x55, ..root };
+            let raw = Cid {
+                codec: 0x55,
+                ..root
+            };
             (fields(one(raw), Value::Int(1)), "header: a raw root")
         }
         6 => {

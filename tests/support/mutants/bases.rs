@@ -46,15 +46,24 @@ fn base(seed: u64, size: usize, key: SigningKey) -> Base {
         })
         .collect();
     if size > 4 {
-        leaves.push(leaf("com.example.kinds/all", records::every_kind().encode()));
+        leaves.push(leaf(
+            "com.example.kinds/all",
+            records::every_kind().encode(),
+        ));
         leaves.push(leaf("com.example.kinds/none", Value::List(vec![]).encode()));
-        leaves.push(leaf("com.example.kinds/not.a.number", b"\xa1\x61f\xf9\x7e\x00".to_vec()));
+        leaves.push(leaf(
+            "com.example.kinds/not.a.number",
+            b"\xa1\x61f\xf9\x7e\x00".to_vec(),
+        ));
         leaves.push(leaf(odd_key(&mut random), records::every_kind().encode()));
     }
     // Layers above the first are rare among so few keys: some are sought out.
     for layer in 1..random.below(5) as u32 {
         let key = mst::key_of_height("com.example.layer/", layer, random.below(1000));
-        leaves.push(leaf(key, Value::map([("layer", Value::Int(layer.into()))]).encode()));
+        leaves.push(leaf(
+            key,
+            Value::map([("layer", Value::Int(layer.into()))]).encode(),
+        ));
     }
     sort(&mut leaves);
     let draft = Draft::of("", &key, &leaves);
@@ -75,13 +84,24 @@ pub fn sort(leaves: &mut Vec<Leaf>) {
 /// Keys at the edges of what is a record's key, on both sides.
 pub fn odd_key(random: &mut Random) -> Vec<u8> {
     let long = |length: usize| format!("com.example.long/{}", "k".repeat(length - 17));
-    let collections = ["a.b", "a.b.c", "a.b.c-d", "a-b.c.d", "1a.b.c", "a.1b.c", "a.b.1c", "a.b.c1", "A.B.C", "a..c", ".a.b", "-a.b.c", ""];
-    let rkeys = ["", ".", "..", "...", "self", "a:b", "~", "_", "-", "a/b", "a b", "ä", "a\u{0}", "a%", "\"", "\\"];
+    let collections = [
+        "a.b", "a.b.c", "a.b.c-d", "a-b.c.d", "1a.b.c", "a.1b.c", "a.b.1c", "a.b.c1", "A.B.C",
+        "a..c", ".a.b", "-a.b.c", "",
+    ];
+    let rkeys = [
+        "", ".", "..", "...", "self", "a:b", "~", "_", "-", "a/b", "a b", "ä", "a\u{0}", "a%",
+        "\"", "\\",
+    ];
     match random.below(8) {
-        0 => long([511, 528, 529, 530, 1024, 1025, 4096, 4097][random.below(8) as usize]).into_bytes(),
+        0 => long([511, 528, 529, 530, 1024, 1025, 4096, 4097][random.below(8) as usize])
+            .into_bytes(),
         1 => {
             let label = "l".repeat(62 + random.below(3) as usize);
-            [format!("{label}.b.c/x"), format!("a.{label}.c/x"), format!("a.b.{label}/x")][random.below(3) as usize]
+            [
+                format!("{label}.b.c/x"),
+                format!("a.{label}.c/x"),
+                format!("a.b.{label}/x"),
+            ][random.below(3) as usize]
                 .clone()
                 .into_bytes()
         }

@@ -88,7 +88,14 @@ pub struct Tally {
 
 impl Tally {
     /// Counts an outcome, and checks it against the second reader.
-    pub fn count(&mut self, seed: u64, mutant: &Mutant, outcome: &Outcome, took: Duration, now: u64) {
+    pub fn count(
+        &mut self,
+        seed: u64,
+        mutant: &Mutant,
+        outcome: &Outcome,
+        took: Duration,
+        now: u64,
+    ) {
         let opinion = Opinion::of(mutant, outcome, now);
         self.mutants += 1;
         self.signed_again += u64::from(opinion.signed_again(mutant));
@@ -149,7 +156,11 @@ impl Tally {
     /// One line on all of it.
     pub fn line(&self) -> String {
         let share = 100 * self.signed_again / self.mutants.max(1);
-        let classes: Vec<_> = self.classes.iter().map(|(class, count)| format!("{class} {count}")).collect();
+        let classes: Vec<_> = self
+            .classes
+            .iter()
+            .map(|(class, count)| format!("{class} {count}"))
+            .collect();
         format!(
             "{} mutants, {share} % signed again, slowest {} ms, {} failed; {}",
             self.mutants,
@@ -191,7 +202,8 @@ where
     let (ended, ends) = mpsc::channel();
     thread::scope(|scope| {
         for bench in &benches {
-            let (mutants, program, next, over, total, ended) = (&mutants, &program, &next, &over, &total, ended.clone());
+            let (mutants, program, next, over, total, ended) =
+                (&mutants, &program, &next, &over, &total, ended.clone());
             scope.spawn(move || {
                 let mut program = program();
                 let mut tally = Tally::default();
@@ -201,7 +213,9 @@ where
                         break;
                     }
                     let mutant = mutants.get(plan.first + offset);
-                    bench.since.store(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+                    bench
+                        .since
+                        .store(began.elapsed().as_millis() as u64, Ordering::Relaxed);
                     bench.number.store(mutant.number + 1, Ordering::Release);
                     let start = processor_time();
                     let outcome = program(&mutant);
@@ -224,7 +238,10 @@ where
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     watch(&mutants, &benches, began);
-                    over.fetch_or(plan.until.is_some_and(|until| Instant::now() >= until), Ordering::Relaxed);
+                    over.fetch_or(
+                        plan.until.is_some_and(|until| Instant::now() >= until),
+                        Ordering::Relaxed,
+                    );
                     if said.elapsed() > Duration::from_secs(10) {
                         said = Instant::now();
                         println!("{:5} s: {}", began.elapsed().as_secs(), lock(&total).line());
@@ -247,7 +264,13 @@ fn watch(mutants: &Mutants, benches: &[Bench], began: Instant) {
             // Past the capture of the test harness, which would be lost with the process.
             let _ = std::io::Write::write_all(
                 &mut std::io::stderr(),
-                format!("mutant {} of seed {} {:?} hangs: {path}\n", number - 1, mutants.seed, mutant.history).as_bytes(),
+                format!(
+                    "mutant {} of seed {} {:?} hangs: {path}\n",
+                    number - 1,
+                    mutants.seed,
+                    mutant.history
+                )
+                .as_bytes(),
             );
             std::process::abort();
         }
@@ -255,7 +278,9 @@ fn watch(mutants: &Mutants, benches: &[Bench], began: Instant) {
 }
 
 fn lock(total: &Mutex<Tally>) -> std::sync::MutexGuard<'_, Tally> {
-    total.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    total
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// What this thread has had of a processor: other processes on the machine do not count.

@@ -2,17 +2,19 @@
 //!
 //! A mutant follows from a seed and its number alone. Half of them are damaged as an archive and keep the commit that their
 //! owner signed ([`archive`]). In the others nodes, records or the commit are changed, and all hashes above and the signature
-//! are made again ([`draft`], [`tree`]), so that nothing but the rules of commit, tree and records stands between them and the
+//! are made again ([`draft`], [`tree`], [`commit`]), so that nothing but the rules of commit, tree and records stands between them and the
 //! output; some of these are then damaged as an archive as well.
 
 mod archive;
 mod bases;
 mod bytes;
+pub mod campaign;
+mod commit;
 mod draft;
 mod items;
-pub mod campaign;
 pub mod reader;
 mod tree;
+mod values;
 pub mod verdict;
 
 use self::bases::Base;
@@ -76,18 +78,16 @@ impl Mutants {
         let root = commit.0;
         let mut blocks = vec![commit];
         blocks.append(&mut draft.blocks);
-        let fate = if again { 65 + random.below(35) } else { random.below(100) };
-        let (served, name) = match fate {
-            0..80 if !again => {
-                mutant.signed = Some(car::write(&[root], &blocks));
-                archive::damage(&mut random, root, &mut blocks)
-            }
-            65..85 => (car::write(&[root], &blocks), "as it is"),
-            80..95 => archive::harmless(&mut random, root, &mut blocks),
-            _ => {
-                mutant.signed = Some(car::write(&[root], &blocks));
-                archive::damage(&mut random, root, &mut blocks)
-            }
+        // What has been signed again is mostly left alone: the damage is in it.
+        let (damaged, moved) = if again { (15, 55) } else { (85, 100) };
+        let fate = random.below(100);
+        let (served, name) = if fate < damaged {
+            mutant.signed = Some(car::write(&[root], &blocks));
+            archive::damage(&mut random, root, &mut blocks)
+        } else if fate < moved {
+            archive::harmless(&mut random, root, &mut blocks)
+        } else {
+            (car::write(&[root], &blocks), "as it is")
         };
         mutant.history.push(name);
         mutant.served = served;
@@ -97,7 +97,12 @@ impl Mutants {
 
 impl Mutant {
     /// Changes what is signed; returns the commit.
-    fn signed_again(&mut self, random: &mut Random, draft: &mut Draft, base: &Base) -> (Cid, Vec<u8>) {
+    fn signed_again(
+        &mut self,
+        random: &mut Random,
+        draft: &mut Draft,
+        base: &Base,
+    ) -> (Cid, Vec<u8>) {
         let ways = random.below(100);
         if ways < 15 {
             let (regrown, name) = tree::regrown(random, &draft.did, base);

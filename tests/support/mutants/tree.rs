@@ -12,7 +12,11 @@ use crate::support::generator::{Cid, Random};
 pub fn damage(random: &mut Random, draft: &mut Draft) -> &'static str {
     let keep = random.chance(25);
     let on_record = random.chance(35) && !draft.records.is_empty();
-    let list = if on_record { &draft.records } else { &draft.nodes };
+    let list = if on_record {
+        &draft.records
+    } else {
+        &draft.nodes
+    };
     let place = list[random.below(list.len() as u64) as usize];
     let mut block = draft.blocks[place].1.clone();
     let name = match (on_record, random.below(10)) {
@@ -97,7 +101,11 @@ fn rearranged(random: &mut Random, draft: &Draft, node: &mut Node) -> &'static s
     let count = node.e.len() as u64;
     let target = target(random, draft);
     if count == 0 || random.chance(25) {
-        let pointer = if random.chance(30) { None } else { Some(target) };
+        let pointer = if random.chance(30) {
+            None
+        } else {
+            Some(target)
+        };
         if count == 0 || random.chance(40) {
             node.l = pointer;
             return "node: another left pointer";
@@ -189,7 +197,12 @@ fn target(random: &mut Random, draft: &Draft) -> Cid {
 fn sibling(random: &mut Random, key: &[u8]) -> Vec<u8> {
     let layer = height(key).min(3);
     let cut = key.len() - random.below(key.len().min(3) as u64 + 1) as usize;
-    key_of_height(&String::from_utf8_lossy(&key[..cut]), layer, random.below(1000)).into_bytes()
+    key_of_height(
+        &String::from_utf8_lossy(&key[..cut]),
+        layer,
+        random.below(1000),
+    )
+    .into_bytes()
 }
 
 fn whole_keys(node: &Node) -> Vec<Vec<u8>> {
@@ -206,8 +219,17 @@ fn whole_keys(node: &Node) -> Vec<Vec<u8>> {
 fn set_keys(node: &mut Node, keys: &[Vec<u8>], like: usize) {
     let value = node.e[like].v;
     while node.e.len() < keys.len() {
-        node.e.push(Entry { p: 0, k: Vec::new(), v: value, t: None });
+        node.e.push(Entry {
+            p: 0,
+            k: Vec::new(),
+            v: value,
+            t: None,
+        });
     }
-    let entries = node.e.iter().zip(keys).map(|(entry, key)| (key, entry.v, entry.t));
+    let entries = node
+        .e
+        .iter()
+        .zip(keys)
+        .map(|(entry, key)| (key, entry.v, entry.t));
     *node = Node::from_keys(node.l, entries.collect::<Vec<_>>());
 }

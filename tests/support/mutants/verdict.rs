@@ -56,7 +56,11 @@ impl Opinion {
     /// Whether nodes, records or commit are not the sound repo's, and yet all hashes fit and so does the owner's signature.
     pub fn signed_again(&self, mutant: &Mutant) -> bool {
         let reading = self.signed();
-        reading.whole && reading.signed.as_ref().is_some_and(|message| *message != mutant.origin)
+        reading.whole
+            && reading
+                .signed
+                .as_ref()
+                .is_some_and(|message| *message != mutant.origin)
     }
 
     /// Whether the outcome is right; if not, why.
@@ -65,31 +69,48 @@ impl Opinion {
     pub fn check(&self, outcome: &Outcome) -> Result<(), String> {
         match outcome {
             Outcome::Panic(text) => Err(format!("a panic: {text}")),
-            Outcome::Events { texts, time, skipped } => {
+            Outcome::Events {
+                texts,
+                time,
+                skipped,
+            } => {
                 let contents = match &self.signed().verdict {
                     Ok(contents) => contents,
-                    Err(refusal) => return Err(format!("events of what must be refused: {refusal:?}")),
+                    Err(refusal) => {
+                        return Err(format!("events of what must be refused: {refusal:?}"));
+                    }
                 };
                 same_events(contents, texts, time, *skipped)?;
                 match (&self.served.verdict, self.served.unusual) {
-                    (Err(refusal), None) => Err(format!("events of an archive that must be refused: {refusal:?}")),
+                    (Err(refusal), None) => Err(format!(
+                        "events of an archive that must be refused: {refusal:?}"
+                    )),
                     _ => Ok(()),
                 }
             }
-            Outcome::Refused { reason, text } => match (&self.served.verdict, self.served.unusual) {
-                (_, Some(_)) => Ok(()),
-                (Ok(contents), None) => Err(format!(
-                    "refused as {reason} ({text}), but sound, with {} records",
-                    contents.records.len()
-                )),
-                (Err(refusal), None) if fits(refusal.stage, reason) => Ok(()),
-                (Err(refusal), None) => Err(format!("refused as {reason} ({text}), and not for {refusal:?}")),
-            },
+            Outcome::Refused { reason, text } => {
+                match (&self.served.verdict, self.served.unusual) {
+                    (_, Some(_)) => Ok(()),
+                    (Ok(contents), None) => Err(format!(
+                        "refused as {reason} ({text}), but sound, with {} records",
+                        contents.records.len()
+                    )),
+                    (Err(refusal), None) if fits(refusal.stage, reason) => Ok(()),
+                    (Err(refusal), None) => Err(format!(
+                        "refused as {reason} ({text}), and not for {refusal:?}"
+                    )),
+                }
+            }
         }
     }
 }
 
-fn same_events(contents: &Contents, texts: &[String], time: &str, skipped: u64) -> Result<(), String> {
+fn same_events(
+    contents: &Contents,
+    texts: &[String],
+    time: &str,
+    skipped: u64,
+) -> Result<(), String> {
     let expected = contents.events(time);
     if let Some(wrong) = texts.iter().find(|text| !expected.contains(text)) {
         return Err(format!("an event that is not signed: {wrong}"));
@@ -101,7 +122,10 @@ fn same_events(contents: &Contents, texts: &[String], time: &str, skipped: u64) 
         return Err("events out of order, or one more than once".into());
     }
     if skipped != contents.skipped {
-        return Err(format!("{skipped} records skipped, and not {}", contents.skipped));
+        return Err(format!(
+            "{skipped} records skipped, and not {}",
+            contents.skipped
+        ));
     }
     Ok(())
 }

@@ -60,7 +60,8 @@ fn frame<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Wrong> {
 
 fn first_root(header: &[u8]) -> Result<Cid, Wrong> {
     let header = cbor::parse(header, 2)?;
-    let regular = header.is_ordered_map() && matches!(&header, Item::Map(fields) if fields.len() == 2);
+    let regular =
+        header.is_ordered_map() && matches!(&header, Item::Map(fields) if fields.len() == 2);
     let (true, Some(Item::Int(1)), Some(Item::List(roots))) =
         (regular, header.field("version"), header.field("roots"))
     else {

@@ -162,7 +162,9 @@ impl Item {
 
     /// Whether this is a map whose keys stand in DAG-CBOR order, none twice.
     pub fn is_ordered_map(&self) -> bool {
-        let Item::Map(fields) = self else { return false };
+        let Item::Map(fields) = self else {
+            return false;
+        };
         fields.is_sorted_by(|(a, _), (b, _)| (a.len(), a) < (b.len(), b))
     }
 
