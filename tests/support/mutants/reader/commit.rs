@@ -51,14 +51,14 @@ fn is_low(signature: &[u8; 64], key: &SigningKey) -> bool {
 
 // The forms of a commit on which this reader has no opinion. The protocol allows none of them; a decoder may.
 impl Reading {
-    /// A text, or bytes that could be one.
+    /// A text, or bytes that could be one. Some decoders do not even tell numbers from texts.
     pub fn text(&mut self, item: &Item) -> Option<String> {
+        if let Item::Text(text) = item {
+            return Some(text.clone());
+        }
+        self.unusual = Some("another type in place of a text");
         match item {
-            Item::Text(text) => Some(text.clone()),
-            Item::Bytes(bytes) => {
-                self.unusual = Some("bytes in place of a text");
-                String::from_utf8(bytes.clone()).ok()
-            }
+            Item::Bytes(bytes) => String::from_utf8(bytes.clone()).ok(),
             _ => None,
         }
     }
