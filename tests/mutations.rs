@@ -61,13 +61,14 @@ impl Stages {
     /// The way of a repo as `worker.rs` and `sink` have it.
     fn process(&mut self, mutant: &Mutant, now: SystemTime) -> Result<Outcome, JobError> {
         self.blocks.clear();
-        let root = car::read(&mutant.served[..], &mut self.blocks)?;
+        let root = car::read(&mutant.served[..], &mut self.blocks, &mut None)?;
         let block = self.blocks.get(&root.digest);
         let block = block.ok_or_else(|| JobError::new(Reason::Incomplete, "the commit"))?;
         let commit = Commit::read(block, &mutant.did, now)?;
         commit.verify(&mutant.key.did_key())?;
         let tree = mst::prove(&self.blocks, commit.data())?;
-        let events = Events::new(&mutant.did, &root.cid, &commit.rev, now);
+        let time = timestamp(now);
+        let events = Events::new(&mutant.did, &root.cid, &commit.rev, &time);
         let (mut texts, mut skipped) = (Vec::new(), 0);
         let mut walk = tree.walk();
         while let Some(leaf) = walk.next()? {
@@ -84,7 +85,6 @@ impl Stages {
             }
         }
         texts.push(text(events.repo()));
-        let time = timestamp(now);
         Ok(Outcome::Events {
             texts,
             time,
