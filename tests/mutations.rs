@@ -26,7 +26,10 @@ use rsky_backfiller::repo::commit::Commit;
 use rsky_backfiller::repo::record::{self, KeyParser, Skip};
 use rsky_backfiller::repo::{car, mst};
 use support::backfiller::Backfiller;
-use support::events::{DEAD_LETTERS, INPUT, OUTPUT, enqueue, pending, read_stream, stream_len};
+use support::events::{
+    DEAD_LETTERS, INPUT, OUTPUT, dead_letters, enqueue, pending, progress_keys, read_stream,
+    stream_len,
+};
 use support::fixture_server::FixtureServer;
 use support::generator::did_document;
 use support::hostile::outcomes;
@@ -235,7 +238,6 @@ fn through_the_binary<'m>(
     batch: &'m [Mutant],
 ) -> Vec<(&'m Mutant, Outcome)> {
     let server = FixtureServer::start();
-    let before = pending(connection) + stream_len(connection, DEAD_LETTERS);
     for mutant in batch {
         server.put_document(
             &mutant.did,
@@ -294,19 +296,31 @@ fn through_the_binary<'m>(
         taken.push((mutant, outcome));
     }
     assert!(events.is_empty(), "events of nobody: {events:?}");
-    let refused = taken
-        .iter()
-        .filter(|(_, outcome)| !matches!(outcome, Outcome::Events { .. }));
-    let after = pending(connection) + stream_len(connection, DEAD_LETTERS);
+    let refused = taken.iter().filter_map(|(mutant, outcome)| match outcome {
+        Outcome::Refused { reason, .. } => Some((mutant.did.clone(), reason.clone())),
+        _ => None,
+    });
+    assert_dead_letters(connection, &refused.collect());
     assert_eq!(
-        after - before,
-        refused.count(),
-        "what is refused stays pending, or is a dead letter"
+        (stream_len(connection, INPUT), pending(connection)),
+        (0, 0),
+        "no message is left"
     );
-    assert_eq!(
-        stream_len(connection, INPUT),
-        pending(connection),
-        "and the rest is gone"
-    );
+    assert_eq!(progress_keys(connection), Vec::<String>::new());
     taken
+}
+
+/// Each refused mutant's message is a dead letter after its one attempt, for the reason that the log gives; and none else is.
+fn assert_dead_letters(connection: &mut redis::Connection, refused: &BTreeMap<String, String>) {
+    let letters = dead_letters(connection).into_iter().map(|letter| {
+        assert_eq!(letter["attempts"], "1", "{letter:?}");
+        (field(&letter["repo"], "did"), letter["reason"].clone())
+    });
+    let letters: Vec<_> = letters.collect();
+    assert_eq!(letters.len(), refused.len(), "one dead letter for each");
+    assert_eq!(&letters.into_iter().collect::<BTreeMap<_, _>>(), refused);
+    let _: usize = redis::cmd("DEL")
+        .arg(DEAD_LETTERS)
+        .query(connection)
+        .expect("DEL");
 }
