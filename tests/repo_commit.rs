@@ -174,6 +174,26 @@ fn r5_data_is_a_link() {
     assert_eq!(without("data"), Err(Reason::Commit));
 }
 
+/// What a careless decoder takes for the same.
+#[test]
+fn r5_fields_have_their_types() {
+    let bytes = |text: &str| Value::Bytes(text.as_bytes().to_vec());
+    let root = root().bytes();
+    for (name, value) in [
+        ("did", bytes(&did())),
+        ("did", Value::Int(-1)),
+        ("rev", bytes(&tid(NOW, 3))),
+        ("version", Value::text("3")),
+        ("data", Value::Bytes(root.to_vec())),
+        ("data", Value::Null),
+        ("prev", Value::Bytes(root.to_vec())),
+        ("prev", Value::text("")),
+    ] {
+        let shown = format!("{name}: {value:?}");
+        assert_eq!(with(name, value), Err(Reason::Commit), "{shown}");
+    }
+}
+
 #[test]
 fn r5_unknown_fields_are_accepted_and_signed() {
     let list = Value::List(vec![Value::map([("n", Value::Null)]), Value::Link(root())]);

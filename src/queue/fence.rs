@@ -266,7 +266,7 @@ impl Fence {
         self.armed && link.is_connected_as(self.generation)
     }
 
-    /// After an EXEC was refused: acquires the message again, unless somebody else has done so.
+    /// Acquires the message again, unless somebody else has done so.
     ///
     /// # Errors
     /// Of the way, or of Redis. May be called again.
@@ -294,10 +294,9 @@ impl Fence {
         link.insist(patience, |link| {
             loop {
                 if !self.is_armed(link) {
-                    let standing = if refused {
-                        self.acquire_unless_taken(link)?
-                    } else {
-                        self.acquire(link)?
+                    let standing = match self.established {
+                        Some(_) => self.acquire_unless_taken(link)?,
+                        None => self.acquire(link)?,
                     };
                     match standing {
                         Standing::Mine => {}

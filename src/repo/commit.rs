@@ -115,7 +115,7 @@ fn digest_without_signature(block: &[u8]) -> cbor::Result<Digest> {
             return Err(Malformed::KeyOrder);
         }
         last = Some(key);
-        reader.skip()?;
+        read_field(&mut reader, key)?;
         if key == "sig" {
             signature = Some(start..reader.position());
         }
@@ -127,6 +127,32 @@ fn digest_without_signature(block: &[u8]) -> cbor::Result<Digest> {
     hash.update(&block[body..signature.start]);
     hash.update(&block[signature.end..]);
     Ok(hash.finalize().into())
+}
+
+/// Passes over the value of a field, which must be of the type that the field has: serde_ipld_dagcbor, which decodes the commit
+/// afterwards, also takes bytes for a text and a list for bytes, and passes over what is behind a CID.
+fn read_field(reader: &mut Reader<'_>, key: &str) -> cbor::Result<()> {
+    let is_cid = |bytes: &[u8]| cid::Cid::try_from(bytes).is_ok_and(|cid| cid.to_bytes() == bytes);
+    let expected = match key {
+        "did" | "rev" => "a text",
+        "version" => "a number",
+        "data" | "prev" => "a CID",
+        "sig" => "bytes",
+        _ => return reader.skip(),
+    };
+    let fits = match (key, reader.item()?) {
+        ("did" | "rev", Item::Text(_))
+        | ("version", Item::Unsigned(_))
+        | ("prev", Item::Null)
+        | ("sig", Item::Bytes(_)) => true,
+        ("data" | "prev", Item::Link(bytes)) => is_cid(bytes),
+        _ => false,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(Malformed::Type(expected))
+    }
 }
 
 /// Time since 1970 that a TID names, to the microsecond (atproto.com/specs/tid); `None` where it is no TID.

@@ -290,7 +290,7 @@ impl Sink {
     /// Acquires the message again after the fence has refused it, unless somebody else has acquired it; so many leaves must
     /// be written then.
     fn regain(&mut self, job: &Job, passed: u64) -> Result<(), Interrupted> {
-        let standing = self.reacquire(job, None, |fence, link| fence.acquire_unless_taken(link))?;
+        let standing = self.reacquire(job, None)?;
         match standing {
             Standing::Mine if self.is_written(passed) => Ok(()),
             Standing::Mine => Err(Interrupted::Resume),
@@ -303,7 +303,7 @@ impl Sink {
         // What was never sent is no news of Redis: whoever lost the connection before has said it.
         let news = self.tried.then_some(error);
         let executed_or_not = news.as_ref().is_some_and(|e| !stays(e));
-        let standing = self.reacquire(job, news, |fence, link| fence.acquire(link))?;
+        let standing = self.reacquire(job, news)?;
         match standing {
             // Its EXEC was executed, or another owner's.
             Standing::Gone if executed_or_not && self.sent.last => {
@@ -323,12 +323,8 @@ impl Sink {
         }
     }
 
-    fn reacquire(
-        &mut self,
-        job: &Job,
-        news: Option<RedisError>,
-        mut acquire: impl FnMut(&mut Fence, &mut Link) -> RedisResult<Standing>,
-    ) -> Result<Standing, Interrupted> {
+    /// Acquires the message again, unless somebody else has done so: whoever works on it must not lose it to one that was away.
+    fn reacquire(&mut self, job: &Job, news: Option<RedisError>) -> Result<Standing, Interrupted> {
         let Some(fence) = &mut self.fence else {
             return Ok(Standing::Taken);
         };
@@ -344,7 +340,7 @@ impl Sink {
             .link
             .insist(Patience::UntilDone, |link| match news.take() {
                 Some(error) => Err(error),
-                None => acquire(fence, link),
+                None => fence.acquire_unless_taken(link),
             })
             .map_err(|stop| stopped("a message", &stop))?;
         self.room.heard(fence.output_length());

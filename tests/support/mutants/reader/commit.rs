@@ -1,6 +1,5 @@
 //! The parts of a commit: what is signed, and what its fields say (R5).
 
-use super::Reading;
 use super::cbor::Item;
 use crate::support::generator::{SigningKey, Value};
 
@@ -22,21 +21,11 @@ pub fn signed(block: &[u8], commit: &Item, key: &SigningKey) -> Option<Vec<u8>> 
 
 /// The field as it is encoded, for which there is one way only, and the signature in it.
 fn signature_field(item: &Item) -> Option<(Vec<u8>, [u8; 64])> {
-    let (value, signature) = match item {
-        Item::Bytes(bytes) => (Value::Bytes(bytes.clone()), bytes.clone()),
-        Item::List(items) => {
-            let bytes = items.iter().map(|item| match item {
-                Item::Int(number) => u8::try_from(*number).ok(),
-                _ => None,
-            });
-            let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
-            let numbers = bytes.iter().map(|&byte| Value::Int(byte.into()));
-            (Value::List(numbers.collect()), bytes)
-        }
-        _ => return None,
+    let Item::Bytes(bytes) = item else {
+        return None;
     };
-    let field = [b"\x63sig", &value.encode()[..]].concat();
-    Some((field, signature.try_into().ok()?))
+    let field = [b"\x63sig", &Value::Bytes(bytes.clone()).encode()[..]].concat();
+    Some((field, bytes.clone().try_into().ok()?))
 }
 
 /// Whether s is in the lower half of the curve's order.
@@ -49,41 +38,9 @@ fn is_low(signature: &[u8; 64], key: &SigningKey) -> bool {
     }
 }
 
-// The forms of a commit on which this reader has no opinion. The protocol allows none of them; a decoder may.
-impl Reading {
-    /// A text, or bytes that could be one. Some decoders do not even tell numbers from texts.
-    pub fn text(&mut self, item: &Item) -> Option<String> {
-        if let Item::Text(text) = item {
-            return Some(text.clone());
-        }
-        self.unusual = Some("another type in place of a text");
-        match item {
-            Item::Bytes(bytes) => String::from_utf8(bytes.clone()).ok(),
-            _ => None,
-        }
-    }
-
-    /// Whether this may pass for a signature.
-    pub fn is_signature(&mut self, item: &Item) -> bool {
-        match item {
-            Item::Bytes(_) => true,
-            Item::List(_) | Item::Text(_) => {
-                self.unusual = Some("a signature that is not bytes");
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The CID at the start of the bytes of a link.
-    pub fn cid<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let mut rest = bytes;
-        cid::Cid::read_bytes(&mut rest).ok()?;
-        if !rest.is_empty() {
-            self.unusual = Some("bytes behind a CID of the commit");
-        }
-        bytes.strip_suffix(rest)
-    }
+/// Whether these are the bytes of a CID, and of nothing else.
+pub fn is_cid(mut bytes: &[u8]) -> bool {
+    cid::Cid::read_bytes(&mut bytes).is_ok() && bytes.is_empty()
 }
 
 /// The microseconds of a TID.
