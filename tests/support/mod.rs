@@ -21,6 +21,7 @@ pub mod generator;
 pub mod hostile;
 pub mod identities;
 pub mod monitor;
+pub mod proxy;
 pub mod redis_server;
 pub mod trees;
 pub mod wait;
