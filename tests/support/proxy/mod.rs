@@ -39,9 +39,16 @@ use std::time::Duration;
 
 use super::generator::Random;
 
+#[allow(
+    unused_imports,
+    reason = "not every test crate looks at all of a record"
+)]
 pub use exec::{Exec, Kind, Outcome, Record};
+#[allow(unused_imports, reason = "not every test crate names the type")]
 pub use rules::{Action, Rule};
+#[allow(unused_imports, reason = "not every test crate cuts after bytes")]
 pub use state::{Counts, Cut, Towards};
+
 use state::{Shared, State};
 
 /// A running proxy.
