@@ -17,6 +17,7 @@ pub mod child;
 pub mod events;
 pub mod fetching;
 pub mod fixture_server;
+pub mod fleet;
 pub mod generator;
 pub mod hostile;
 pub mod identities;
