@@ -33,6 +33,7 @@ mod rules;
 mod state;
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -167,14 +168,18 @@ impl Proxy {
     }
 }
 
-/// Cuts in both directions after fewer than `limit` bytes, for [`Proxy::cut_bytes`]. Their orders of magnitude are equally
-/// frequent, so that both a handshake and a chunk are often cut, and now and then a connection lives long enough to get on.
-pub fn random_cuts(seed: u64, limit: u64) -> impl FnMut(usize) -> Option<Cut> + Send + 'static {
+/// Cuts in both directions, for [`Proxy::cut_bytes`]: after a number of bytes of so many binary digits, each equally frequent.
+/// A handshake is over after some ten digits; a full chunk has eighteen.
+pub fn random_cuts(
+    seed: u64,
+    digits: Range<u32>,
+) -> impl FnMut(usize) -> Option<Cut> + Send + 'static {
     let mut random = Random::new(seed);
     move |_| {
-        let magnitude = 1 << random.below(u64::from(limit.ilog2()) + 1);
+        let digits = u64::from(digits.start) + random.below(digits.len() as u64);
+        let lowest = 1 << (digits - 1);
         Some(Cut {
-            after: magnitude + random.below(magnitude),
+            after: lowest + random.below(lowest),
             towards: match random.chance(50) {
                 true => Towards::Server,
                 false => Towards::Client,
