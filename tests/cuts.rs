@@ -5,9 +5,9 @@ mod support;
 
 use std::collections::HashMap;
 
-use support::events::{INPUT, stream_len, wait_until_drained};
+use support::events::{INPUT, pending_messages, stream_len, wait_until_drained};
 use support::fleet::Fleet;
-use support::proxy::{Action, Exec, Kind, random_cuts};
+use support::proxy::{Action, Exec, Kind, Rule, random_cuts};
 use support::wait::eventually;
 
 /// A mixed set: empty ones, those of one chunk, those that end with a chunk, those of several.
@@ -47,6 +47,28 @@ fn cut_between_an_exec_and_its_reply_each_event_is_written_once() {
         let (last, all) = (last.count(), records.len());
         assert!(all >= 10 && last >= 5 && all - last >= 5, "{last} of {all}");
     }
+    fleet.assert_written_once([instance]);
+}
+
+/// However often its connection was cut, a message has begun once.
+#[test]
+fn a_connection_that_is_cut_costs_no_attempt() {
+    let mut fleet = Fleet::new(&[]);
+    let instance = fleet.start(1);
+    let cuts = [Action::CutBefore, Action::CutAfter].map(|action| {
+        let mut left = 3;
+        instance.proxy.rule(action, move |exec| {
+            left -= i32::from(exec.is_chunk());
+            exec.is_chunk() && left >= 0
+        })
+    });
+    let last = instance.proxy.once(Action::Delay, Exec::is_last_chunk);
+    fleet.put(&[1600]);
+    last.wait(1);
+    assert_eq!(cuts.each_ref().map(Rule::count), [3, 3]);
+    let pending = pending_messages(&mut fleet.connection);
+    assert_eq!((pending.len(), pending[0].deliveries), (1, 1));
+    last.release();
     fleet.assert_written_once([instance]);
 }
 

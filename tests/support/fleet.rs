@@ -136,11 +136,14 @@ pub fn assert_written_once(connection: &mut Connection, repos: &[Repo]) {
 }
 
 impl Instance {
-    /// Asks it to end, and waits for that.
+    /// Asks it to end, and waits for that; none of its attempts must have failed.
     #[track_caller]
     pub fn end(&mut self) {
         self.program.signal(Signal::SIGINT);
         assert_eq!(self.program.wait().code(), Some(0), "{}", self.consumer);
+        let lines = self.program.lines();
+        let failed = lines.iter().find(|line| line.contains("failed did="));
+        assert_eq!(failed, None, "{}", self.consumer);
     }
 
     /// SIGSTOP, and waits until no thread of it runs any more.
