@@ -98,6 +98,27 @@ struct Requests {
     transaction: Option<Vec<Command>>,
 }
 
+impl Requests {
+    /// The length of the command that begins there; where it is an EXEC, also what it is to execute.
+    fn next_command(&mut self, at: usize) -> Option<(usize, Option<Vec<Command>>)> {
+        let (length, command) = resp::command(&self.bytes[at..])?;
+        let name = command[0].to_ascii_uppercase();
+        let executed = match (name.as_slice(), &mut self.transaction) {
+            (b"MULTI", transaction) => {
+                *transaction = Some(Vec::new());
+                None
+            }
+            (b"EXEC" | b"DISCARD", transaction) => transaction.take().filter(|_| name == b"EXEC"),
+            (_, Some(transaction)) => {
+                transaction.push(command);
+                None
+            }
+            _ => None,
+        };
+        Some((length, executed))
+    }
+}
+
 impl Way {
     /// From the client to the server.
     fn carry_requests(mut self) {
@@ -121,36 +142,16 @@ impl Way {
 
     fn carry_commands(&mut self, requests: &mut Requests) -> io::Result<()> {
         let mut at = 0;
-        while let Some((length, command)) = resp::command(&requests.bytes[at..]) {
+        while let Some((length, transaction)) = requests.next_command(at) {
             let start = at;
             at += length;
-            let name = command[0].to_ascii_uppercase();
-            let commands = match (name.as_slice(), &mut requests.transaction) {
-                (b"MULTI", transaction) => {
-                    *transaction = Some(Vec::new());
-                    None
-                }
-                (b"DISCARD", transaction) => {
-                    *transaction = None;
-                    None
-                }
-                (b"EXEC", transaction) => transaction.take(),
-                (_, Some(transaction)) => {
-                    transaction.push(command);
-                    None
-                }
-                _ => None,
-            };
-            let taken = commands.map(|it| self.shared.lock().take(self.number, it));
+            let taken = transaction.map(|it| self.shared.lock().take(self.number, it));
             let action = taken.and_then(|taken| taken.by).map(|(_, action)| action);
             if let (Some(taken), Some(Action::CutBefore | Action::Delay)) = (taken, action) {
                 self.hand_on(requests, start)?;
                 at = length;
                 if action == Some(Action::CutBefore) {
-                    self.shared.change(|state| {
-                        state.cut(self.number);
-                        state.caught(taken);
-                    });
+                    self.cut(taken);
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 self.shared.hold(self.number, taken, false);
@@ -164,6 +165,14 @@ impl Way {
             }
         }
         self.hand_on(requests, at)
+    }
+
+    /// Cuts the connection, as the rule says that has taken this EXEC.
+    fn cut(&self, taken: Taken) {
+        self.shared.change(|state| {
+            state.cut(self.number);
+            state.caught(taken);
+        });
     }
 
     /// Hands on the first bytes, which are complete commands; the replies to them are awaited from now on.
@@ -221,10 +230,7 @@ impl Way {
                 handed_on = at;
                 match action {
                     Some(Action::HoldReply) => self.shared.hold(self.number, taken, true),
-                    _ => self.shared.change(|state| {
-                        state.cut(self.number);
-                        state.caught(taken);
-                    }),
+                    _ => self.cut(taken),
                 }
             }
             at += length;
