@@ -24,22 +24,28 @@ fn caught(size: usize, action: Action, wanted: fn(&Exec) -> bool) -> (Fleet, Ins
     (fleet, owner, rule)
 }
 
+/// The owner keeps the one connection on which the rule holds an EXEC, and can make no other: its lease ends, and it does not know.
+fn isolate(owner: &Instance, rule: &Rule) {
+    owner.proxy.refuse(true);
+    owner.proxy.cut_others(rule);
+}
+
 /// The owner stands still behind the EXEC of its first chunk; another instance has taken the job over and is about to write
 /// the second chunk when the owner's WATCH arrives: it watches a key that is already the other's, and only the token tells.
 #[test]
 fn a_takeover_between_an_exec_and_the_next_watch_is_seen_while_the_other_still_writes() {
     let (mut fleet, owner, rest) = caught(THREE_CHUNKS, Action::PauseAfter, Exec::is_chunk);
-    owner.freeze();
+    isolate(&owner, &rest);
     let other = fleet.start(1);
     let second = other.proxy.once(Action::Delay, Exec::writes_events);
     second.wait(1);
     rest.release();
-    owner.thaw();
     owner.wait_until_abandoned(&fleet.repos[0]);
     second.release();
     other.wait_until_done(&fleet.repos[0]);
     assert_eq!(owner.count(|it| it.is_applied() && it.writes_events()), 1);
     assert_eq!(other.count(|it| it.is_applied() && it.writes_events()), 2);
+    owner.proxy.refuse(false);
     fleet.assert_written_once([owner, other]);
 }
 
@@ -47,14 +53,14 @@ fn a_takeover_between_an_exec_and_the_next_watch_is_seen_while_the_other_still_w
 #[test]
 fn a_takeover_between_an_exec_and_the_next_watch_is_seen_when_the_other_has_finished() {
     let (mut fleet, owner, rest) = caught(THREE_CHUNKS, Action::PauseAfter, Exec::is_chunk);
-    owner.freeze();
+    isolate(&owner, &rest);
     let other = fleet.start(1);
     other.wait_until_done(&fleet.repos[0]);
     rest.release();
-    owner.thaw();
     owner.wait_until_abandoned(&fleet.repos[0]);
     assert_eq!(owner.count(|it| it.is_applied() && it.writes_events()), 1);
     assert_eq!(other.count(|it| it.is_applied() && it.writes_events()), 2);
+    owner.proxy.refuse(false);
     fleet.assert_written_once([owner, other]);
 }
 
@@ -183,20 +189,20 @@ fn a_delayed_single_chunk_arrives_before_the_reconnect() {
     a_delayed_exec_arrives_before_the_reconnect(ONE_CHUNK, Exec::is_last_chunk);
 }
 
-/// The only EXEC of a small repo is on its way when its owner is stopped. Nothing was written yet, so nothing but the token keeps
-/// it from being executed after another instance has written all.
+/// The only EXEC of a small repo is on its way when another instance takes the job over. Nothing was written before it, so nothing
+/// but the token keeps it from being executed after the other instance has written all.
 #[test]
 fn a_takeover_of_a_single_chunk_repo_whose_exec_is_on_its_way_leaves_one_output() {
     let (mut fleet, owner, only) = caught(ONE_CHUNK, Action::Delay, Exec::is_last_chunk);
-    owner.freeze();
+    isolate(&owner, &only);
     let other = fleet.start(1);
     other.wait_until_done(&fleet.repos[0]);
     only.release();
     owner
         .proxy
         .wait("it is answered with nil", 1, Record::is_nil);
-    owner.thaw();
     owner.wait_until_abandoned(&fleet.repos[0]);
+    owner.proxy.refuse(false);
     fleet.assert_written_once([owner, other]);
 }
 
@@ -204,7 +210,7 @@ fn a_takeover_of_a_single_chunk_repo_whose_exec_is_on_its_way_leaves_one_output(
 #[test]
 fn a_takeover_of_a_single_chunk_repo_whose_exec_arrives_before_the_others_leaves_one_output() {
     let (mut fleet, owner, only) = caught(ONE_CHUNK, Action::Delay, Exec::is_last_chunk);
-    owner.freeze();
+    isolate(&owner, &only);
     let other = fleet.start(1);
     let others = other.proxy.once(Action::Delay, Exec::is_last_chunk);
     others.wait(1);
@@ -212,10 +218,10 @@ fn a_takeover_of_a_single_chunk_repo_whose_exec_arrives_before_the_others_leaves
     owner
         .proxy
         .wait("it is answered with nil", 1, Record::is_nil);
-    owner.thaw();
     owner.wait_until_abandoned(&fleet.repos[0]);
     others.release();
     other.wait_until_done(&fleet.repos[0]);
+    owner.proxy.refuse(false);
     fleet.assert_written_once([owner, other]);
 }
 

@@ -313,6 +313,21 @@ fn connections_are_turned_away_and_led_elsewhere() {
 }
 
 #[test]
+fn all_connections_are_cut_but_the_one_on_which_an_exec_is_held() {
+    let (_redis, proxy, _) = stage();
+    let mut other = connect(&proxy).unwrap();
+    assert_length_after(write_chunk(&mut other), 1);
+    let rule = proxy.once(Action::PauseAfter, Exec::is_chunk);
+    let client = chunk_in_background(&proxy);
+    rule.wait(1);
+    proxy.cut_others(&rule);
+    assert!(write_chunk(&mut other).is_err());
+    rule.release();
+    assert_length_after(client.join().unwrap(), 2);
+    assert_eq!(proxy.counts().cut, 1);
+}
+
+#[test]
 fn the_oldest_rule_that_wants_an_exec_has_it_and_a_stopped_one_wants_none() {
     let (_redis, proxy, _) = stage();
     let first = proxy.rule(Action::PauseAfter, Exec::is_chunk);

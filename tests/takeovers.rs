@@ -22,9 +22,8 @@ fn overtake(fleet: &Fleet, mut owner: Instance, first: usize, go_on: impl FnOnce
     let before = nil();
     go_on();
     owner.thaw();
-    repos
-        .iter()
-        .for_each(|repo| owner.wait_until_abandoned(repo));
+    // A process that goes on has lost its connections, and with them the answers: it asks what has become of the messages.
+    repos.iter().for_each(|repo| owner.wait_until_left(repo));
     assert_eq!(nil() - before, repos.len());
     owner.end();
     other

@@ -174,6 +174,14 @@ impl Instance {
         self.program.wait_for_line(|line| line.contains(&did));
     }
 
+    /// Waits for the line that says that a job has ended well, whoever has done it.
+    #[track_caller]
+    pub fn wait_until_left(&self, repo: &Repo) {
+        let ends = ["abandoned", "done"].map(|how| format!("{how} did={} ", repo.did));
+        self.program
+            .wait_for_line(|line| ends.iter().any(|end| line.contains(end)));
+    }
+
     /// Waits for the line that says that a job is done.
     #[track_caller]
     pub fn wait_until_done(&self, repo: &Repo) {

@@ -142,6 +142,16 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Cuts all connections but those on which the rule holds an EXEC.
+    pub fn cut_others(&self, rule: &Rule) {
+        let kept = rule.connections();
+        let mut state = self.shared.lock();
+        let mut others: Vec<_> = state.connections.keys().copied().collect();
+        others.retain(|number| !kept.contains(number));
+        others.into_iter().for_each(|number| _ = state.cut(number));
+        self.shared.changed.notify_all();
+    }
+
     /// Whether new connections are closed as soon as they are made.
     pub fn refuse(&self, refuse: bool) {
         self.shared.lock().refusing = refuse;

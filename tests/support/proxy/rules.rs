@@ -114,11 +114,17 @@ impl Rule {
 
     /// Cuts the connections on which are the EXECs that it holds, towards the client.
     pub fn cut_held(&self) {
-        let mut state = self.shared.lock();
+        let connections = self.connections();
+        self.shared.change(|state| {
+            connections.into_iter().for_each(|it| _ = state.cut(it));
+        });
+    }
+
+    /// The connections on which are the EXECs that it holds.
+    pub(super) fn connections(&self) -> Vec<usize> {
+        let state = self.shared.lock();
         let held = state.rule(self.number).held.iter();
-        let connections: Vec<_> = held.map(|exec| state.records[*exec].connection).collect();
-        connections.into_iter().for_each(|it| _ = state.cut(it));
-        self.shared.changed.notify_all();
+        held.map(|exec| state.records[*exec].connection).collect()
     }
 }
 
