@@ -11,8 +11,8 @@ use support::proxy::{Action, Exec, Kind, Rule, random_cuts};
 use support::wait::eventually;
 
 /// A mixed set: empty ones, those of one chunk, those that end with a chunk, those of several.
-const SIZES: [usize; 18] = [
-    0, 1, 5, 1200, 40, 499, 7, 500, 0, 501, 60, 1000, 3, 25, 1600, 80, 2, 700,
+const SIZES: [usize; 16] = [
+    0, 1, 5, 700, 40, 499, 7, 500, 0, 501, 60, 3, 1100, 25, 80, 600,
 ];
 
 /// Of the EXECs that write events, the first one of so many of each message.
@@ -45,7 +45,7 @@ fn cut_between_an_exec_and_its_reply_each_event_is_written_once() {
     for records in [&not_applied, &applied] {
         let last = records.iter().filter(|it| it.kind == Kind::LastChunk);
         let (last, all) = (last.count(), records.len());
-        assert!(all >= 10 && last >= 5 && all - last >= 5, "{last} of {all}");
+        assert!(all >= 10 && last >= 5 && all - last >= 4, "{last} of {all}");
     }
     fleet.assert_written_once([instance]);
 }
@@ -75,11 +75,11 @@ fn a_connection_that_is_cut_costs_no_attempt() {
 /// Two instances, whose connections are all cut sooner or later, in either direction.
 #[track_caller]
 fn cut_at_random_bytes(seed: u64) {
-    const CUTS: usize = 40;
+    const CUTS: usize = 20;
     let mut fleet = Fleet::new(&[]);
     let instances = [fleet.start(3), fleet.start(3)];
     for (seed, instance) in (2 * seed..).zip(&instances) {
-        instance.proxy.cut_bytes(random_cuts(seed, 4..20));
+        instance.proxy.cut_bytes(random_cuts(seed, 5..19));
         // Those that were there before.
         instance.proxy.cut_all();
     }
@@ -90,7 +90,7 @@ fn cut_at_random_bytes(seed: u64) {
         }
         instances
             .iter()
-            .all(|it| it.proxy.counts().cut_bytes >= CUTS / 2)
+            .all(|it| it.proxy.counts().cut_bytes >= CUTS)
     });
     instances.iter().for_each(|it| it.proxy.no_more_cut_bytes());
     fleet.assert_written_once(instances);
