@@ -75,7 +75,7 @@ fn a_connection_that_is_cut_costs_no_attempt() {
 /// Two instances, whose connections are all cut sooner or later, in either direction.
 #[track_caller]
 fn cut_at_random_bytes(seed: u64) {
-    const CUTS: usize = 20;
+    const CUTS: usize = 15;
     let mut fleet = Fleet::new(&[]);
     let instances = [fleet.start(3), fleet.start(3)];
     for (seed, instance) in (2 * seed..).zip(&instances) {
