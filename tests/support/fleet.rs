@@ -111,11 +111,10 @@ impl Fleet {
 
     /// Waits until all messages are done, ends the instances, and asserts that nothing but exactly the events is left.
     #[track_caller]
-    pub fn assert_written_once<const N: usize>(&mut self, instances: [Instance; N]) {
+    pub fn assert_written_once<const N: usize>(&mut self, mut instances: [Instance; N]) {
         wait_until_drained(&mut self.connection);
-        for mut instance in instances {
-            instance.end();
-        }
+        // They are dropped behind all assertions, for a failing test shows their logs then.
+        instances.iter_mut().for_each(Instance::end);
         assert_written_once(&mut self.connection, &self.repos);
     }
 }
