@@ -25,5 +25,6 @@ pub mod monitor;
 pub mod proxy;
 pub mod redis_server;
 pub mod trees;
+pub mod verdicts;
 pub mod wait;
 pub mod wire;
