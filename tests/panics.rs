@@ -63,6 +63,7 @@ fn a_panic_between_chunks_writes_nothing_twice_and_ends_as_a_dead_letter() {
     let ended = Ended::run(&mut stage, program);
     ended.assert_dead(&repo.did, &["panic"; ATTEMPTS as usize]);
     let written = assert_begun(&mut stage, &repo);
+    eprintln!("WRITTEN {written}");
     // Each attempt sends the chunk behind those before it.
     assert!(written <= 500 * ATTEMPTS as usize, "{written}");
 

@@ -4,7 +4,6 @@
 mod support;
 
 use support::fixture_server::Fault;
-use support::generator::mst::Node;
 use support::generator::{Repo, SigningKey, Value, did_plc, set_field, tid};
 use support::hostile;
 use support::hostile::stage::Stage;
@@ -54,7 +53,7 @@ fn broken(repo: &Repo, reason: &str, rev: u64) -> Repo {
     match reason {
         "car" => flipped(&repo),
         "incomplete" => cut(&repo),
-        "mst" => repo.edit_node(0, |node: &mut Node| node.e.reverse()),
+        "mst" => repo.edit_node(0, |node| node.e[0].p = 1),
         "commit" => with("version", Value::Int(2)),
         "did_mismatch" => with("did", Value::text(did_plc(999))),
         "signature" => repo.resign_with(|_, message| SigningKey::k256(99).sign(message).to_vec()),

@@ -249,12 +249,13 @@ fn redis_charges_nothing(said: &str, refuse: &[&str], accept: &[&str]) {
     for repo in [&good, &bad] {
         stage.server.wait_until_held(&repo.did, 1);
     }
+    let mut operator = stage.redis.connection();
     let mut command = |commands: &[&str]| {
         for command in commands {
             let mut words = command.split(' ');
             let mut command = redis::cmd(words.next().expect("a word"));
             command.arg(words.collect::<Vec<_>>());
-            let () = command.query(&mut stage.redis.connection()).expect(said);
+            let () = command.query(&mut operator).expect("it is obeyed");
         }
     };
     command(refuse);
