@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::backfiller::Backfiller;
 use support::events::{
-    OUTPUT, assert_repo, progress_keys, stream_len, take_events, wait_until_drained,
+    INPUT, OUTPUT, assert_repo, pending, progress_keys, stream_len, take_events, wait_until_drained,
 };
 use support::fixture_server::{Fault, served};
 use support::generator::Repo;
@@ -281,8 +281,11 @@ fn redis_charges_nothing(said: &str, refuse: &[&str], accept: &[&str]) {
         stream_len(&mut stage.connection, OUTPUT) == 501
     });
     assert_eq!(deliveries(&mut stage, &good.did), 1);
-    let mut events = take_events(&mut stage.connection);
-    wait_until_drained(&mut stage.connection);
+    let mut events = Vec::new();
+    eventually("both have ended", || {
+        events.extend(take_events(&mut stage.connection));
+        stream_len(&mut stage.connection, INPUT) == 0 && pending(&mut stage.connection) == 0
+    });
     let ended = Ended::see(&mut stage, &[stop(backfiller)]);
     ended.assert_done(&good.did, &[]);
     ended.assert_dead(&bad.did, &["car", "car"]);
