@@ -68,7 +68,7 @@ fn a_server_that_asks_to_wait_is_asked_again_and_charges_nothing() {
 
     let first = run_until_failed(
         &stage,
-        &[&dids[..], &[charged.clone()]].concat(),
+        &[&dids[..], std::slice::from_ref(&charged)].concat(),
         ROUNDS + 1,
     );
     for did in &dids {

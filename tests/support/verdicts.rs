@@ -113,8 +113,8 @@ impl Ended {
         };
         let told = (letter["reason"].as_str(), letter["attempts"].as_str());
         assert_eq!(told, (reason, attempts.to_string().as_str()), "{letter:?}");
-        let failed = self.outcomes.iter().filter(|outcome| outcome.did == did);
-        let last = &failed.last().expect("a failure").line;
+        let mut failed = self.outcomes.iter().filter(|outcome| outcome.did == did);
+        let last = &failed.next_back().expect("a failure").line;
         let error = format!(" error={}", letter["error"]);
         assert!(last.ends_with(&error), "{last:?} and {error:?}");
         let id = self.id(did);
