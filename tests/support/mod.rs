@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod generator;
 pub mod hostile;
 pub mod identities;
+pub mod instances;
 pub mod monitor;
 pub mod proxy;
 pub mod redis_server;

@@ -1,0 +1,163 @@
+//! The pending list as retry queue: any instance tries again what another could not do, new messages and those that are due again
+//! take turns, and a list of several pages is looked through to its end.
+
+mod support;
+
+use nix::sys::signal::Signal;
+use redis::Connection;
+
+use support::backfiller::Backfiller;
+use support::events::{
+    DEAD_LETTERS, GROUP, INPUT, dead_letters, enqueue, enqueue_raw, pending_messages, stream_len,
+};
+use support::fixture_server::{Fault, Request};
+use support::generator::did_plc;
+use support::instances::{Message, Queue, summary};
+use support::wait::eventually;
+
+#[track_caller]
+fn end_well(mut backfiller: Backfiller) -> Backfiller {
+    backfiller.signal(Signal::SIGINT);
+    assert_eq!(backfiller.wait().code(), Some(0));
+    backfiller
+}
+
+#[test]
+fn what_one_instance_could_not_do_another_tries_again() {
+    let mut queue = Queue::new();
+    let message = queue.put(5);
+    let fails = || Fault::status(500);
+    queue
+        .server
+        .set_fault(&message.repo.did, Fault::Then(vec![fails(), fails()]));
+    // The first would wait for half a minute before it tries again.
+    let one = queue.patient_instance("one").start();
+    let line = one.wait_for_line(|line| line.contains("failed did="));
+    assert!(line.contains(" reason=network attempt=1 "), "{line}");
+    let one = end_well(one);
+    assert_eq!(summary(&one, "retries"), 1);
+    assert_eq!(summary(&one, "released"), 0, "it waits, as it should");
+    let pending = queue.pending(&message).expect("a pending message");
+    assert_eq!((pending.consumer.as_str(), pending.deliveries), ("one", 1));
+
+    let two = queue.instance("two").start();
+    let line = two.wait_for_line(|line| line.contains("failed did="));
+    assert!(line.contains(" reason=network attempt=2 "), "{line}");
+    queue.assert_all_done([&message]);
+    assert_eq!(queue.requests(&message), 3);
+    assert_eq!(summary(&end_well(two), "taken_over"), 1);
+}
+
+/// Messages of accounts that the server never answers for.
+fn put_hopeless(queue: &mut Queue, count: u64) -> Vec<String> {
+    let url = queue.server.url();
+    let put = |seed| {
+        let did = did_plc(1000 + seed);
+        queue.server.set_fault(&did, Fault::status(500));
+        enqueue(&mut queue.connection, &did, Some(&url));
+        did
+    };
+    (0..count).map(put).collect()
+}
+
+/// So many are due all the time that they alone would keep the worker busy: when the last one has failed, the first is due again.
+#[test]
+fn a_flood_of_retries_does_not_keep_new_messages_from_being_read() {
+    const HOPELESS: usize = 400;
+    let mut queue = Queue::new();
+    let hopeless = put_hopeless(&mut queue, HOPELESS as u64);
+    let _one = queue
+        .instance("one")
+        .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "1")
+        .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "1")
+        .env("BACKFILLER_MAX_ATTEMPTS", "1000000")
+        .env("RUST_LOG", "error")
+        .start();
+    let last = &hopeless[HOPELESS - 1];
+    eventually("each has failed", || queue.server.repo_requests(last) >= 1);
+    let repos: Vec<_> = (0..10).map(|_| queue.serve(1)).collect();
+    let before = queue.server.requests().len();
+    let new: Vec<_> = repos.into_iter().map(|repo| queue.enqueue(repo)).collect();
+    eventually("the new ones are done", || {
+        stream_len(&mut queue.connection, INPUT) == HOPELESS
+    });
+    let since = queue.server.requests().split_off(before);
+    let dids: Vec<_> = new.iter().map(|message| &message.repo.did).collect();
+    let place = |request: &Request| dids.iter().any(|did| request.did.as_ref() == Some(did));
+    let last_new = since.iter().rposition(place).expect("a request");
+    let retries = since[..last_new]
+        .iter()
+        .filter(|request| request.is_get_repo() && !place(request))
+        .count();
+    // They take turns; a few may have been under way before the first new one was there.
+    assert!(retries >= 5, "{retries} retries in between");
+    assert!(
+        retries <= 3 * new.len() + 10,
+        "{retries} retries in between"
+    );
+}
+
+/// New messages are there all the time; the one that has failed is tried again in their midst, and not behind them.
+#[test]
+fn a_flood_of_new_messages_does_not_keep_retries_from_being_taken() {
+    const NEW: usize = 600;
+    let mut queue = Queue::new();
+    let failing = queue.put(1);
+    let fault = Fault::Then(vec![Fault::status(500)]);
+    queue.server.set_fault(&failing.repo.did, fault);
+    let (repo, url) = (queue.serve(1), queue.server.url());
+    for _ in 0..NEW {
+        enqueue(&mut queue.connection, &repo.did, Some(&url));
+    }
+    let _one = queue
+        .instance("one")
+        .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "1")
+        .env("RUST_LOG", "error")
+        .start();
+    eventually("the failed one is tried again", || {
+        queue.requests(&failing) == 2
+    });
+    let left = stream_len(&mut queue.connection, INPUT);
+    assert!(left > NEW / 10, "{left} are left");
+}
+
+fn deliver_all(connection: &mut Connection, consumer: &str) {
+    let () = redis::cmd("XGROUP")
+        .arg(&["CREATE", INPUT, GROUP, "0"])
+        .query(connection)
+        .unwrap();
+    let () = redis::cmd("XREADGROUP")
+        .arg(&["GROUP", GROUP, consumer, "COUNT", "100000"])
+        .arg(&["STREAMS", INPUT, ">"])
+        .query(connection)
+        .unwrap();
+}
+
+#[test]
+fn orphans_on_several_pages_of_the_pending_list_are_all_taken_over() {
+    const ORPHANS: usize = 2300;
+    let mut queue = Queue::new();
+    // At the ends of the pages and in their midst there are repos, else messages that need no server.
+    let mut messages: Vec<Message> = Vec::new();
+    for place in 0..ORPHANS {
+        if [0, 1, 500, 999, 1000, 1001, 1999, 2000, ORPHANS - 1].contains(&place) {
+            messages.push(queue.put(2));
+        } else {
+            enqueue_raw(&mut queue.connection, &[("repo", b"?")]);
+        }
+    }
+    deliver_all(&mut queue.connection, "dead");
+    let listed = pending_messages(&mut queue.connection);
+    assert!(listed.len() == ORPHANS && listed.iter().all(|message| message.consumer == "dead"));
+    let two = queue.instance("two").start();
+    queue.assert_all_done(&messages);
+    assert_eq!(
+        stream_len(&mut queue.connection, DEAD_LETTERS),
+        ORPHANS - messages.len()
+    );
+    let letters = dead_letters(&mut queue.connection);
+    assert!(letters.iter().all(|letter| letter["attempts"] == "1"));
+    let two = end_well(two);
+    assert_eq!(summary(&two, "taken_over"), ORPHANS as u64);
+    assert_eq!(summary(&two, "repos"), messages.len() as u64);
+}
