@@ -40,11 +40,14 @@ fn out_of_memory_in_the_midst_of_a_repo_it_waits_for_the_consumer_and_keeps_its_
     assert!(written > 0 && written % 501 == 0, "{written} entries");
     assert!(progress_leaves(&mut queue) > 0);
 
-    // For some leases; the other instance would take the message over.
+    // Not even a small command that needs memory is executed any more, and that for some leases: the other instance would take
+    // the message over.
+    queue.command("CONFIG SET maxmemory 1");
     queue.wait_for_renewals(&[&message], "one", 8);
     assert_eq!(queue.deliveries(&message), 1, "it is not charged");
     assert_eq!(queue.output_len(), written);
 
+    queue.command(&format!("CONFIG SET maxmemory {limit}"));
     let mut events = Vec::new();
     eventually("all is written", || {
         events.extend(take_events(&mut queue.connection));
