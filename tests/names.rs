@@ -113,10 +113,7 @@ fn after_a_crash_the_name_is_free_when_its_key_expires() {
             took >= left && took < left + SLACK,
             "{took:?} with {left:?} left"
         );
-        assert!(has_said(
-            &second,
-            "took 1 pending messages of this consumer"
-        ));
+        second.wait_for_line(|line| line.contains("took 1 pending messages of this consumer"));
         assert_eq!(queue.deliveries(&in_flight), 2);
         queue.release(&in_flight);
         queue.assert_all_done([&in_flight]);
