@@ -37,7 +37,10 @@ fn out_of_memory_in_the_midst_of_a_repo_it_waits_for_the_consumer_and_keeps_its_
         line.contains("[worker-0] Redis cannot be used") && line.contains("OOM")
     });
     let written = queue.output_len();
-    assert!(written > 0 && written % 501 == 0, "{written} entries");
+    assert!(
+        written > 0 && written.is_multiple_of(501),
+        "{written} entries"
+    );
     assert!(progress_leaves(&mut queue) > 0);
 
     // Not even a small command that needs memory is executed any more, and that for some leases: the other instance would take
