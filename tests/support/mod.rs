@@ -14,6 +14,7 @@ pub mod adversary;
 pub mod assertions;
 pub mod backfiller;
 pub mod child;
+pub mod crash;
 pub mod events;
 pub mod fetching;
 pub mod fixture_server;

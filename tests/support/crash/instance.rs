@@ -1,0 +1,119 @@
+//! An instance of the program behind a proxy of its own, with the trap in which it is to be caught.
+
+use std::time::{Duration, Instant};
+
+use super::super::backfiller::Backfiller;
+use super::super::fixture_server::FixtureServer;
+use super::super::generator::Random;
+use super::super::proxy::{Action, Exec, Kind, Outcome, Proxy, Record, Rule};
+use super::super::redis_server::RedisServer;
+use super::tally::Moment;
+
+/// A full chunk. An instance with this as its high-water mark that has just written one waits for room.
+const CHUNK: &str = "501";
+/// At most so long after its start does a process die that dies at any time: about as long as it takes to catch one in a trap.
+const ANY_TIME_MS: u64 = 1_500;
+
+/// What kills an instance.
+pub enum Trap {
+    /// Its next fetch but so many.
+    Fetching { skip: usize },
+    /// Having written so many chunks, and one more.
+    BetweenChunks { skip: usize },
+    /// An EXEC that is held, or its reply.
+    Exec { moment: Moment, rule: Rule },
+    /// The clock.
+    AnyTime { at: Instant },
+    /// Nothing.
+    None,
+}
+
+/// A running instance.
+pub struct Instance {
+    /// The consumer's name.
+    pub name: String,
+    /// What its HTTP requests are recognised by: no two processes have the same.
+    pub contact: String,
+    pub process: Backfiller,
+    // Before the trap: an EXEC that is still held when both are dropped never reaches Redis.
+    pub proxy: Proxy,
+    pub trap: Trap,
+}
+
+impl Instance {
+    pub fn start(
+        redis: &RedisServer,
+        server: &FixtureServer,
+        name: &str,
+        number: usize,
+        random: &mut Random,
+    ) -> Self {
+        let proxy = Proxy::start(redis.port());
+        let trap = Trap::set(&proxy, random);
+        let contact = format!("https://process-{number}.example");
+        let mut program = Backfiller::builder(redis, server)
+            .env("REDIS_URL", proxy.url())
+            .env("BACKFILLER_CONSUMER", name)
+            .env("BACKFILLER_CONTACT", &contact)
+            .env("BACKFILLER_LEASE_SECS", "1")
+            .env("BACKFILLER_MAX_ATTEMPTS", "1000000")
+            .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "50")
+            .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "200");
+        if matches!(trap, Trap::BetweenChunks { .. }) {
+            program = program.env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", CHUNK);
+        }
+        Self {
+            name: name.to_owned(),
+            contact,
+            process: program.start(),
+            proxy,
+            trap,
+        }
+    }
+
+    /// What it has still to say of its EXECs: nothing when all are answered, and the answers handed on.
+    pub fn unanswered(&self) -> usize {
+        self.proxy.count(|record| !record.handed_on)
+    }
+
+    /// The EXECs with which it wrote chunks of a message, the last one excepted, if it knows that all of them were executed.
+    pub fn chunks_of(&self, id: &str) -> usize {
+        let is_chunk = |record: &Record| {
+            record.id.as_deref() == Some(id)
+                && record.kind == Kind::Chunk
+                && record.outcome == Outcome::Applied
+                && record.handed_on
+        };
+        self.proxy.count(is_chunk)
+    }
+}
+
+impl Trap {
+    fn set(proxy: &Proxy, random: &mut Random) -> Self {
+        let mut below = |limit| random.below(limit) as usize;
+        match below(12) {
+            0..3 => Self::Fetching { skip: below(4) },
+            3..6 => Self::BetweenChunks { skip: below(3) },
+            6..8 => Self::exec(proxy, Moment::ExecApplied, below(8)),
+            8 => Self::exec(proxy, Moment::ExecLost, below(8)),
+            9 => Self::exec(proxy, Moment::ExecLate, below(8)),
+            _ => Self::AnyTime {
+                at: Instant::now() + Duration::from_millis(below(ANY_TIME_MS) as u64),
+            },
+        }
+    }
+
+    /// Holds the EXEC behind so many others, or its reply.
+    fn exec(proxy: &Proxy, moment: Moment, skip: usize) -> Self {
+        let action = match moment {
+            Moment::ExecApplied => Action::HoldReply,
+            _ => Action::Delay,
+        };
+        let mut seen = 0;
+        let rule = proxy.once(action, move |exec: &Exec| {
+            seen += usize::from(exec.writes_events());
+            exec.writes_events() && seen > skip
+        });
+        Self::Exec { moment, rule }
+    }
+}

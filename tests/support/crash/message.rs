@@ -1,0 +1,68 @@
+//! A message as Redis knows it at one instant: what the kills are attributed by.
+
+use std::collections::BTreeMap;
+
+use redis::Connection;
+use redis::streams::{StreamPendingCountReply, StreamRangeReply};
+
+use super::super::events::{GROUP, INPUT, OUTPUT};
+
+/// Fields of the progress hash that are not the address of a commit.
+const OTHER_FIELDS: [&str; 3] = ["owner", "failed", "deferred"];
+
+/// All that Redis knows of a message, read in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Whether the entry is still in the input stream.
+    pub exists: bool,
+    /// Whose pending message it is.
+    pub consumer: Option<String>,
+    /// The progress hash.
+    pub progress: BTreeMap<String, String>,
+}
+
+impl Message {
+    pub fn read(connection: &mut Connection, id: &str) -> Self {
+        let mut all = redis::pipe();
+        all.atomic();
+        all.cmd("XRANGE").arg(INPUT).arg(id).arg(id);
+        all.cmd("XPENDING")
+            .arg(INPUT)
+            .arg(GROUP)
+            .arg(id)
+            .arg(id)
+            .arg(1);
+        all.cmd("HGETALL").arg(progress_key(id));
+        let (entry, pending, progress): (
+            StreamRangeReply,
+            StreamPendingCountReply,
+            BTreeMap<String, String>,
+        ) = all.query(connection).expect("the state of a message");
+        Self {
+            exists: !entry.ids.is_empty(),
+            consumer: pending.ids.into_iter().next().map(|entry| entry.consumer),
+            progress,
+        }
+    }
+
+    /// How many leaves of the repo are in the output; 0 before the first chunk, and when all is done.
+    pub fn leaves(&self) -> u64 {
+        let commits = self.progress.iter();
+        let commits = commits.filter(|(field, _)| !OTHER_FIELDS.contains(&field.as_str()));
+        let leaves = commits.map(|(_, value)| value.split(' ').next()?.parse().ok());
+        leaves
+            .map(|leaves| leaves.expect("a number of leaves"))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The message is in the hands of this consumer.
+    pub fn is_with(&self, consumer: &str) -> bool {
+        self.exists && self.consumer.as_deref() == Some(consumer)
+    }
+}
+
+/// The key of the progress of a message.
+pub fn progress_key(id: &str) -> String {
+    format!("{OUTPUT}:progress:{INPUT}:{GROUP}:{id}")
+}
