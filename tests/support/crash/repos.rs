@@ -15,15 +15,16 @@ use super::super::fixture_server::FixtureServer;
 use super::super::generator::{Random, Repo, RepoBuilder, Value, did_plc, mixed_repo};
 use super::tally::Tally;
 
-/// How many records the repos have: none, one, few, chunks that are exactly full or one over, and several chunks.
-const SIZES: [usize; 30] = [
-    0, 0, 1, 1, 1, 10, 12, 15, 18, 20, 25, 30, 35, 40, 45, 50, 50, 500, 500, 500, 501, 501, 501,
-    999, 1_001, 1_700, 1_700, 1_700, 1_700, 2_600,
+/// How many records the repos have: none, one, chunks that are exactly full or one over, and several chunks.
+const SIZES: [usize; 17] = [
+    0, 0, 1, 1, 1, 500, 500, 500, 501, 501, 501, 999, 1_700, 1_700, 1_700, 1_700, 2_600,
 ];
+/// So many more have 10 to 50.
+const SMALL: usize = 30;
 /// Records so large that chunks end at their size, not at their count.
 const LARGE: (usize, usize) = (5, 1_000_000);
-/// How many messages are in the input at a time.
-const IN_FLIGHT: usize = 18;
+/// How many messages are in the input at a time: more than wait at any time for the lease of a dead process to run out.
+const IN_FLIGHT: usize = 36;
 
 /// A message in the input.
 pub struct Flight {
@@ -52,11 +53,10 @@ impl Repos {
     pub fn new(server: &FixtureServer, random: &mut Random) -> Self {
         let base = random.bits();
         let seeds = (0..).map(|place| base.wrapping_add(place));
-        let mut repos: Vec<_> = SIZES
-            .iter()
-            .zip(seeds)
-            .map(|(size, seed)| mixed_repo(seed, *size))
-            .collect();
+        let small: Vec<_> = (0..SMALL).map(|_| 10 + random.below(41) as usize).collect();
+        let sizes = SIZES.iter().chain(&small);
+        let repos = sizes.zip(seeds).map(|(size, seed)| mixed_repo(seed, *size));
+        let mut repos: Vec<_> = repos.collect();
         repos.push(large_repo(base.wrapping_sub(1)));
         for repo in &repos {
             server.serve(repo);
