@@ -18,6 +18,7 @@
 //! it likes.
 
 mod instance;
+mod judge;
 mod late;
 mod message;
 mod repos;

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use redis::Connection;
 
-use super::super::events::{
-    Event, INPUT, OUTPUT, assert_repo, enqueue, pending_messages, read_stream, take_events,
-};
+use super::super::events::{INPUT, OUTPUT, enqueue, pending_messages, read_stream};
 use super::super::fixture_server::FixtureServer;
 use super::super::generator::{Random, Repo, RepoBuilder, Value, did_plc, mixed_repo};
+use super::judge::Judge;
 use super::tally::Tally;
 
 /// How many records the repos have: none, one, chunks that are exactly full or one over, and several chunks.
@@ -36,7 +35,8 @@ pub struct Flight {
     consumer: Option<String>,
     /// Whether a process was killed in the midst of it.
     pub struck: bool,
-    events: Vec<Event>,
+    /// Those that have come out so far, by ids and texts.
+    events: Vec<(String, String)>,
 }
 
 /// All repos, and the messages of those in flight.
@@ -46,6 +46,7 @@ pub struct Repos {
     /// By the place of the repo.
     flights: BTreeMap<usize, Flight>,
     places: HashMap<String, usize>,
+    judge: Judge,
 }
 
 impl Repos {
@@ -68,6 +69,7 @@ impl Repos {
                 .collect(),
             idle: (0..repos.len()).collect(),
             flights: BTreeMap::new(),
+            judge: Judge::new(repos.len()),
             repos,
         }
     }
@@ -105,14 +107,17 @@ impl Repos {
             .into_iter()
             .map(|(id, _)| id)
             .collect();
-        let events = take_events(connection);
+        let events = take_output(connection);
         tally.events += events.len();
-        for event in events {
-            let place = self.places.get(event.text("did"));
+        for (id, raw) in events {
+            let did = raw
+                .split_once(r#""did":""#)
+                .and_then(|(_, rest)| rest.split('"').next());
+            let place = did.and_then(|did| self.places.get(did));
             let Some(flight) = place.and_then(|place| self.flights.get_mut(place)) else {
-                panic!("an event of no repo in flight: {} {}", event.id, event.raw);
+                panic!("an event of no repo in flight: {id} {raw}");
             };
-            flight.events.push(event);
+            flight.events.push((id, raw));
         }
         let over = self
             .flights
@@ -120,7 +125,8 @@ impl Repos {
             .filter(|flight| !left.contains(&flight.id));
         for place in over.map(|flight| flight.repo).collect::<Vec<_>>() {
             let flight = self.flights.remove(&place).expect("it was found there");
-            assert_repo(&flight.events, &self.repos[place]);
+            let repo = &self.repos[place];
+            self.judge.assert_complete(place, repo, flight.events);
             tally.repos += 1;
             tally.survivors += usize::from(flight.struck);
             self.idle.push(place);
@@ -159,6 +165,34 @@ impl Repos {
             "entries of the output that nobody has judged"
         );
     }
+}
+
+/// Takes all entries out of the output; returns their ids and texts.
+fn take_output(connection: &mut Connection) -> Vec<(String, String)> {
+    let entries = read_stream(connection, OUTPUT).into_iter();
+    let entries: Vec<_> = entries
+        .map(
+            |(id, mut fields)| match (fields.remove("event"), fields.len()) {
+                (Some(raw), 0) => (id, raw),
+                (event, _) => panic!("entry {id} is not one field `event`: {event:?} {fields:?}"),
+            },
+        )
+        .collect();
+    if !entries.is_empty() {
+        let ids: Vec<_> = entries.iter().map(|(id, _)| id).collect();
+        let mut delete = redis::cmd("XDEL");
+        let deleted: usize = delete
+            .arg(OUTPUT)
+            .arg(&ids)
+            .query(connection)
+            .expect("XDEL");
+        assert_eq!(
+            deleted,
+            ids.len(),
+            "somebody else takes events out of the output"
+        );
+    }
+    entries
 }
 
 fn large_repo(seed: u64) -> Repo {
