@@ -18,8 +18,10 @@ const ANY_TIME_MS: u64 = 1_500;
 pub enum Trap {
     /// Its next fetch but so many.
     Fetching { skip: usize },
-    /// Having written so many chunks, and one more.
-    BetweenChunks { skip: usize },
+    /// The wait for room behind a chunk, but so many of the same repo.
+    WaitsForRoom { skip: usize },
+    /// The chunk behind which it hears nothing more of Redis than that it is written.
+    HearsNothing { rule: Rule },
     /// An EXEC that is held, or its reply.
     Exec { moment: Moment, rule: Rule },
     /// The clock.
@@ -59,7 +61,7 @@ impl Instance {
             .env("BACKFILLER_MAX_ATTEMPTS", "1000000")
             .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "50")
             .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "200");
-        if matches!(trap, Trap::BetweenChunks { .. }) {
+        if matches!(trap, Trap::WaitsForRoom { .. }) {
             program = program.env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", CHUNK);
         }
         Self {
@@ -71,20 +73,13 @@ impl Instance {
         }
     }
 
-    /// What it has still to say of its EXECs: nothing when all are answered, and the answers handed on.
-    pub fn unanswered(&self) -> usize {
-        self.proxy.count(|record| !record.handed_on)
-    }
-
-    /// The EXECs with which it wrote chunks of a message, the last one excepted, if it knows that all of them were executed.
-    pub fn chunks_of(&self, id: &str) -> usize {
-        let is_chunk = |record: &Record| {
-            record.id.as_deref() == Some(id)
-                && record.kind == Kind::Chunk
-                && record.outcome == Outcome::Applied
-                && record.handed_on
-        };
-        self.proxy.count(is_chunk)
+    /// How many chunks of a message it has written, the last one excepted, if it knows of all of them what has become of them.
+    pub fn chunks_of(&self, id: &str) -> Option<usize> {
+        let of_it = self.proxy.records().into_iter();
+        let of_it: Vec<_> = of_it.filter(|it| it.id.as_deref() == Some(id)).collect();
+        let is_chunk = |it: &&Record| it.kind == Kind::Chunk && it.outcome == Outcome::Applied;
+        let chunks = of_it.iter().filter(is_chunk).count();
+        of_it.iter().all(|it| it.handed_on).then_some(chunks)
     }
 }
 
@@ -93,7 +88,10 @@ impl Trap {
         let mut below = |limit| random.below(limit) as usize;
         match below(12) {
             0..3 => Self::Fetching { skip: below(4) },
-            3..6 => Self::BetweenChunks { skip: below(3) },
+            3 => Self::WaitsForRoom { skip: below(2) },
+            4..6 => Self::HearsNothing {
+                rule: proxy.once(Action::PauseAfter, behind(below(4), Exec::is_chunk)),
+            },
             6..8 => Self::exec(proxy, Moment::ExecApplied, below(8)),
             8 => Self::exec(proxy, Moment::ExecLost, below(8)),
             9 => Self::exec(proxy, Moment::ExecLate, below(8)),
@@ -109,11 +107,17 @@ impl Trap {
             Moment::ExecApplied => Action::HoldReply,
             _ => Action::Delay,
         };
-        let mut seen = 0;
-        let rule = proxy.once(action, move |exec: &Exec| {
-            seen += usize::from(exec.writes_events());
-            exec.writes_events() && seen > skip
-        });
+        let rule = proxy.once(action, behind(skip, Exec::writes_events));
         Self::Exec { moment, rule }
+    }
+}
+
+/// Wants the EXECs of that kind, but not the first ones.
+fn behind(skip: usize, wanted: impl Fn(&Exec) -> bool + Send) -> impl FnMut(&Exec) -> bool + Send {
+    let mut seen = 0;
+    move |exec| {
+        let wanted = wanted(exec);
+        seen += usize::from(wanted);
+        wanted && seen > skip
     }
 }

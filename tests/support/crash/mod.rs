@@ -9,8 +9,9 @@
 //!
 //! - **Fetching.** Each answer of the fixture server stops somewhere in the body until the driver lets it go on. The requests name
 //!   the process in their User-Agent.
-//! - **Between chunks.** The high-water mark is one chunk, so that the instance waits for room behind each. The progress says that
-//!   leaves are written, and the proxy that this very process wrote them and has the answers to all its EXECs.
+//! - **Between chunks.** The high-water mark is one chunk, so that the instance waits for room behind each, or the proxy keeps back
+//!   what the instance sends behind an EXEC. The progress says that leaves are written, and the proxy that this very process wrote
+//!   them and has the answers to all EXECs of the repo.
 //! - **EXEC sent and unanswered.** The proxy holds the reply (applied), or the EXEC, which then never reaches Redis (lost), or
 //!   reaches it some time after the death of its sender (late), also when another instance has long taken the message over.
 //!
@@ -218,7 +219,11 @@ impl Run {
                 self.kill(place);
                 self.tally.killed(Moment::AnyTime);
             }
-            Trap::BetweenChunks { skip } => self.look_between_chunks(place, *skip),
+            Trap::WaitsForRoom { skip } => self.look_for_room(place, *skip),
+            Trap::HearsNothing { rule } if rule.count() > 0 => {
+                let id = rule.records()[0].id.clone().expect("a chunk of a message");
+                self.kill_between_chunks(place, &id);
+            }
             Trap::Exec { rule, moment } if rule.count() > 0 => self.kill_in_exec(place, *moment),
             _ => {}
         }
@@ -233,22 +238,25 @@ impl Run {
         self.count(so, Moment::Fetching, id);
     }
 
-    fn look_between_chunks(&mut self, place: usize, skip: usize) {
+    fn look_for_room(&mut self, place: usize, skip: usize) {
         let instance = &self.instances[place];
-        let ids = self.repos.flights().map(|flight| flight.id.clone());
-        let Some(id) = ids.into_iter().find(|id| instance.chunks_of(id) > skip) else {
-            return;
-        };
-        let before = Message::read(&mut self.connection, &id);
-        // The same leaves of another process would be those of a message that waits here for its turn.
-        if instance.unanswered() > 0 || before.leaves() == 0 || !before.is_with(&instance.name) {
-            return;
+        let mut flights = self.repos.flights();
+        let found = flights.find(|it| instance.chunks_of(&it.id).is_some_and(|it| it > skip));
+        if let Some(id) = found.map(|flight| flight.id.clone()) {
+            self.kill_between_chunks(place, &id);
         }
-        let sent = instance.proxy.records().len();
+    }
+
+    fn kill_between_chunks(&mut self, place: usize, id: &str) {
+        let instance = &self.instances[place];
+        let before = Message::read(&mut self.connection, id);
+        // Not only what Redis says: those leaves may be of another process, and the message wait here for its turn.
+        let chunks = instance.chunks_of(id);
+        let so = chunks > Some(0) && before.leaves() > 0 && before.is_with(&instance.name);
         let dead = self.kill(place);
-        let after = Message::read(&mut self.connection, &id);
-        let so = before == after && dead.proxy.records().len() == sent;
-        self.count(so, Moment::BetweenChunks, &id);
+        let after = Message::read(&mut self.connection, id);
+        let so = so && before == after && dead.chunks_of(id) == chunks;
+        self.count(so, Moment::BetweenChunks, id);
     }
 
     fn kill_in_exec(&mut self, place: usize, moment: Moment) {

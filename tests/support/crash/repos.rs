@@ -15,11 +15,11 @@ use super::judge::Judge;
 use super::tally::Tally;
 
 /// How many records the repos have: none, one, chunks that are exactly full or one over, and several chunks.
-const SIZES: [usize; 17] = [
-    0, 0, 1, 1, 1, 500, 500, 500, 501, 501, 501, 999, 1_700, 1_700, 1_700, 1_700, 2_600,
+const SIZES: [usize; 19] = [
+    0, 0, 1, 1, 1, 500, 500, 500, 501, 501, 501, 501, 501, 501, 999, 1_700, 1_700, 1_700, 2_600,
 ];
 /// So many more have 10 to 50.
-const SMALL: usize = 30;
+const SMALL: usize = 28;
 /// Records so large that chunks end at their size, not at their count.
 const LARGE: (usize, usize) = (5, 1_000_000);
 /// How many messages are in the input at a time: more than wait at any time for the lease of a dead process to run out.
