@@ -37,6 +37,7 @@ use super::events::{
 };
 use super::fixture_server::{Fault, FixtureServer};
 use super::generator::Random;
+use super::proxy::Record;
 use super::redis_server::RedisServer;
 use super::wait::eventually;
 use instance::{Instance, Trap};
@@ -224,7 +225,10 @@ impl Run {
                 let id = rule.records()[0].id.clone().expect("a chunk of a message");
                 self.kill_between_chunks(place, &id);
             }
-            Trap::Exec { rule, moment } if rule.count() > 0 => self.kill_in_exec(place, *moment),
+            Trap::Exec { rule, moment } if rule.count() > 0 => {
+                let held = rule.records().remove(0);
+                self.kill_in_exec(place, *moment, &held);
+            }
             _ => {}
         }
     }
@@ -259,37 +263,31 @@ impl Run {
         self.count(so, Moment::BetweenChunks, id);
     }
 
-    fn kill_in_exec(&mut self, place: usize, moment: Moment) {
-        let instance = &self.instances[place];
-        let Trap::Exec { rule, .. } = &instance.trap else {
-            unreachable!("the caller has looked")
-        };
-        let Some(id) = rule.records()[0].id.clone() else {
-            panic!("an EXEC of no message: {:?}", rule.records());
-        };
-        let before = Message::read(&mut self.connection, &id);
-        let name = instance.name.clone();
-        let number = rule.records()[0].number;
+    fn kill_in_exec(&mut self, place: usize, moment: Moment, held: &Record) {
+        let id = held.id.as_deref().expect("an EXEC of a message");
+        let before = Message::read(&mut self.connection, id);
         let dead = self.kill(place);
-        let record = dead.proxy.records()[number].clone();
-        let Instance { proxy, trap, .. } = dead;
+        let record = dead.proxy.records().swap_remove(held.number);
+        let Instance {
+            name, proxy, trap, ..
+        } = dead;
         let Trap::Exec { rule, .. } = trap else {
-            unreachable!("the trap is as it was")
+            unreachable!("nobody sets a trap anew")
         };
-        let in_time = match moment {
+        let so = match moment {
             Moment::ExecApplied => record.is_applied() && !record.handed_on,
             _ => rule.held() == 1 && before.is_with(&name),
         };
-        if moment == Moment::ExecLate && in_time {
-            let late = Late::new(proxy, rule, &id, &name, &mut self.random);
+        if moment == Moment::ExecLate && so {
+            let late = Late::new(proxy, rule, id, &name, &mut self.random);
             self.late.push(late);
         } else {
             // In this order: what was held is lost.
             drop(proxy);
             drop(rule);
         }
-        let after = Message::read(&mut self.connection, &id);
-        self.count(in_time && before == after, moment, &id);
+        let after = Message::read(&mut self.connection, id);
+        self.count(so && before == after, moment, id);
     }
 
     /// Kills an instance and starts its successor; returns the dead one.

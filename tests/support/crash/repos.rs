@@ -4,7 +4,7 @@
 //! instant at which its message has left the input: all its events must be there by then, each once. What comes later of it is
 //! found too, for it belongs to no message, or to one that has all its own events already.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 
 use redis::Connection;
 
@@ -133,7 +133,7 @@ impl Repos {
         }
     }
 
-    pub fn flights(&self) -> impl Iterator<Item = &Flight> {
+    pub fn flights(&self) -> btree_map::Values<'_, usize, Flight> {
         self.flights.values()
     }
 
