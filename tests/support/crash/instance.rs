@@ -18,8 +18,8 @@ const ANY_TIME_MS: u64 = 1_500;
 pub enum Trap {
     /// Its next fetch but so many.
     Fetching { skip: usize },
-    /// The wait for room behind a chunk, but so many of the same repo.
-    WaitsForRoom { skip: usize },
+    /// The wait for room behind a chunk.
+    WaitsForRoom,
     /// The chunk behind which it hears nothing more of Redis than that it is written.
     HearsNothing { rule: Rule },
     /// An EXEC that is held, or its reply.
@@ -61,7 +61,7 @@ impl Instance {
             .env("BACKFILLER_MAX_ATTEMPTS", "1000000")
             .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "50")
             .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "200");
-        if matches!(trap, Trap::WaitsForRoom { .. }) {
+        if matches!(trap, Trap::WaitsForRoom) {
             program = program.env("BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK", CHUNK);
         }
         Self {
@@ -88,7 +88,7 @@ impl Trap {
         let mut below = |limit| random.below(limit) as usize;
         match below(12) {
             0..3 => Self::Fetching { skip: below(4) },
-            3 => Self::WaitsForRoom { skip: below(2) },
+            3 => Self::WaitsForRoom,
             4..6 => Self::HearsNothing {
                 rule: proxy.once(Action::PauseAfter, behind(below(4), Exec::is_chunk)),
             },

@@ -220,7 +220,7 @@ impl Run {
                 self.kill(place);
                 self.tally.killed(Moment::AnyTime);
             }
-            Trap::WaitsForRoom { skip } => self.look_for_room(place, *skip),
+            Trap::WaitsForRoom => self.look_for_room(place),
             Trap::HearsNothing { rule } if rule.count() > 0 => {
                 let id = rule.records()[0].id.clone().expect("a chunk of a message");
                 self.kill_between_chunks(place, &id);
@@ -242,10 +242,10 @@ impl Run {
         self.count(so, Moment::Fetching, id);
     }
 
-    fn look_for_room(&mut self, place: usize, skip: usize) {
+    fn look_for_room(&mut self, place: usize) {
         let instance = &self.instances[place];
         let mut flights = self.repos.flights();
-        let found = flights.find(|it| instance.chunks_of(&it.id).is_some_and(|it| it > skip));
+        let found = flights.find(|it| instance.chunks_of(&it.id).is_some_and(|it| it > 0));
         if let Some(id) = found.map(|flight| flight.id.clone()) {
             self.kill_between_chunks(place, &id);
         }
