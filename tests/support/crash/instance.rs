@@ -1,5 +1,6 @@
 //! An instance of the program behind a proxy of its own, with the trap in which it is to be caught.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::super::backfiller::Backfiller;
@@ -86,7 +87,7 @@ impl Instance {
 impl Trap {
     fn set(proxy: &Proxy, random: &mut Random) -> Self {
         let mut below = |limit| random.below(limit) as usize;
-        match below(12) {
+        match below(13) {
             0..3 => Self::Fetching { skip: below(4) },
             3 => Self::WaitsForRoom,
             4..6 => Self::HearsNothing {
@@ -94,20 +95,27 @@ impl Trap {
             },
             6..8 => Self::exec(proxy, Moment::ExecApplied, below(8)),
             8 => Self::exec(proxy, Moment::ExecLost, below(8)),
-            9 => Self::exec(proxy, Moment::ExecLate, below(8)),
+            9..11 => Self::exec(proxy, Moment::ExecLate, below(8)),
             _ => Self::AnyTime {
                 at: Instant::now() + Duration::from_millis(below(ANY_TIME_MS) as u64),
             },
         }
     }
 
-    /// Holds the EXEC behind so many others, or its reply.
+    /// Holds the EXEC behind so many others, or its reply. Every other time it is one that is not the first of its message, for
+    /// those are fenced by another WATCH.
     fn exec(proxy: &Proxy, moment: Moment, skip: usize) -> Self {
         let action = match moment {
             Moment::ExecApplied => Action::HoldReply,
             _ => Action::Delay,
         };
-        let rule = proxy.once(action, behind(skip, Exec::writes_events));
+        let rule = if skip.is_multiple_of(2) {
+            let mut begun = HashSet::new();
+            let goes_on = move |exec: &Exec| exec.writes_events() && !begun.insert(exec.id());
+            proxy.once(action, goes_on)
+        } else {
+            proxy.once(action, behind(skip, Exec::writes_events))
+        };
         Self::Exec { moment, rule }
     }
 }

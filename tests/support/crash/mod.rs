@@ -152,9 +152,11 @@ impl Run {
         let mut still = Vec::new();
         for late in self.late.drain(..) {
             if late.is_due(&mut self.connection) {
-                match late.arrive() {
+                let goes_on = late.goes_on;
+                match late.arrive(&mut self.connection) {
                     true => self.tally.late_applied += 1,
-                    false => self.tally.late_refused += 1,
+                    false if goes_on => self.tally.late_refused_later += 1,
+                    false => self.tally.late_refused_first += 1,
                 }
             } else {
                 still.push(late);
@@ -279,7 +281,7 @@ impl Run {
             _ => rule.held() == 1 && before.is_with(&name),
         };
         if moment == Moment::ExecLate && so {
-            let late = Late::new(proxy, rule, id, &name, &mut self.random);
+            let late = Late::new(proxy, rule, &before, &mut self.random);
             self.late.push(late);
         } else {
             // In this order: what was held is lost.

@@ -62,9 +62,11 @@ pub struct Tally {
     /// Starts after a kill under the name of the killed one, and under another.
     pub same_name: usize,
     pub other_name: usize,
-    /// EXECs of the dead that Redis executed when they came, and that it did not execute any more.
+    /// EXECs of the dead that Redis executed when they came.
     pub late_applied: usize,
-    pub late_refused: usize,
+    /// Those that it refused, for the message was another's: the first of their sender for the message, and later ones.
+    pub late_refused_first: usize,
+    pub late_refused_later: usize,
     /// Messages that went from one consumer to another.
     pub takeovers: usize,
     /// Messages that were killed at least once while they were worked on, and are finished all the same.
@@ -90,7 +92,8 @@ impl Tally {
             ("restarts under another name", self.other_name, 20),
             ("takeovers", self.takeovers, 20),
             ("late EXECs executed", self.late_applied, 3),
-            ("late EXECs refused", self.late_refused, 3),
+            ("late first EXECs refused", self.late_refused_first, 3),
+            ("late further EXECs refused", self.late_refused_later, 3),
         ];
         for moment in Moment::ALL {
             let count = self.kills.get(&moment).copied().unwrap_or(0);
@@ -110,7 +113,8 @@ impl Tally {
         self.same_name += other.same_name;
         self.other_name += other.other_name;
         self.late_applied += other.late_applied;
-        self.late_refused += other.late_refused;
+        self.late_refused_first += other.late_refused_first;
+        self.late_refused_later += other.late_refused_later;
         self.takeovers += other.takeovers;
         self.survivors += other.survivors;
         self.repos += other.repos;
@@ -126,13 +130,14 @@ impl fmt::Display for Tally {
         });
         write!(
             f,
-            "{} kills ({}), restarts: {} same name, {} other name; late EXECs: {} executed, {} refused; {} takeovers; {} repos ({} of them killed midway), {} events",
+            "{} kills ({}), restarts: {} same name, {} other name; late EXECs: {} executed, {} refused ({} of them not the first); {} takeovers; {} repos ({} of them killed midway), {} events",
             self.kills(),
             moments.join(", "),
             self.same_name,
             self.other_name,
             self.late_applied,
-            self.late_refused,
+            self.late_refused_first + self.late_refused_later,
+            self.late_refused_later,
             self.takeovers,
             self.repos,
             self.survivors,
