@@ -6,8 +6,7 @@ use std::fmt;
 /// How many kills a whole run needs.
 pub const KILLS: usize = 200;
 
-/// What a process was doing when it was killed. All but [`Moment::AnyTime`] are observed: right before the kill, and again behind
-/// it.
+/// What a process was doing when it was killed. All but the last two are observed: right before the kill, and again behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
     /// The answer of a getRepo of this process was under way.
@@ -20,18 +19,21 @@ pub enum Moment {
     ExecLost,
     /// The EXEC had been sent, and reached Redis only after its sender was dead.
     ExecLate,
-    /// Nobody looked: after a random time, or where the moment had passed when the signal arrived.
+    /// Nobody looked: after a random time.
     AnyTime,
+    /// One of the others, but it had passed when the signal arrived.
+    Missed,
 }
 
 impl Moment {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Fetching,
         Self::BetweenChunks,
         Self::ExecApplied,
         Self::ExecLost,
         Self::ExecLate,
         Self::AnyTime,
+        Self::Missed,
     ];
 
     fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Moment {
             Self::ExecLost => "EXEC lost",
             Self::ExecLate => "EXEC late",
             Self::AnyTime => "any time",
+            Self::Missed => "missed",
         }
     }
 
@@ -50,7 +53,7 @@ impl Moment {
         match self {
             Self::Fetching | Self::BetweenChunks => 20,
             Self::ExecApplied | Self::ExecLost | Self::ExecLate => 10,
-            Self::AnyTime => 0,
+            Self::AnyTime | Self::Missed => 0,
         }
     }
 }
