@@ -32,7 +32,7 @@ impl Late {
         let after = Duration::from_millis(random.below(LONGEST_MS));
         Self {
             goes_on: proxy.count(before) > 0,
-            owner: message.progress.get("owner").cloned(),
+            owner: message.owner.clone(),
             at: random.chance(50).then(|| Instant::now() + after),
             id: held.id.expect("an EXEC of a message"),
             proxy,
@@ -50,8 +50,7 @@ impl Late {
 
     /// Whether another one has acquired the message since, or even ended it.
     fn is_foreign(&self, connection: &mut Connection) -> bool {
-        let message = Message::read(connection, &self.id);
-        message.progress.get("owner") != self.owner.as_ref()
+        Message::read(connection, &self.id).owner != self.owner
     }
 
     /// Lets it arrive. Returns whether Redis executed it.

@@ -8,7 +8,7 @@ use redis::streams::{StreamPendingCountReply, StreamRangeReply};
 use super::super::events::{GROUP, INPUT, OUTPUT};
 
 /// Fields of the progress hash that are not the address of a commit.
-const OTHER_FIELDS: [&str; 3] = ["owner", "failed", "deferred"];
+const OTHER_FIELDS: [&str; 2] = ["failed", "deferred"];
 
 /// All that Redis knows of a message, read in one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Message {
     pub exists: bool,
     /// Whose pending message it is.
     pub consumer: Option<String>,
+    /// The token of the worker that may write.
+    pub owner: Option<String>,
     /// The progress hash.
     pub progress: BTreeMap<String, String>,
 }
@@ -32,15 +34,18 @@ impl Message {
             .arg(id)
             .arg(id)
             .arg(1);
-        all.cmd("HGETALL").arg(progress_key(id));
-        let (entry, pending, progress): (
+        all.cmd("GET").arg(key("owner", id));
+        all.cmd("HGETALL").arg(key("progress", id));
+        let (entry, pending, owner, progress): (
             StreamRangeReply,
             StreamPendingCountReply,
+            Option<String>,
             BTreeMap<String, String>,
         ) = all.query(connection).expect("the state of a message");
         Self {
             exists: !entry.ids.is_empty(),
             consumer: pending.ids.into_iter().next().map(|entry| entry.consumer),
+            owner,
             progress,
         }
     }
@@ -62,7 +67,21 @@ impl Message {
     }
 }
 
-/// The key of the progress of a message.
-pub fn progress_key(id: &str) -> String {
-    format!("{OUTPUT}:progress:{INPUT}:{GROUP}:{id}")
+/// The key of the owner or of the progress of a message, or the pattern of all of them.
+pub fn key(what: &str, id: &str) -> String {
+    format!("{OUTPUT}:{what}:{INPUT}:{GROUP}:{id}")
+}
+
+/// Asserts that no message has left a key behind, when none is left.
+pub fn assert_no_keys(connection: &mut Connection) {
+    let mut keys = |what| -> Vec<String> {
+        let mut keys = redis::cmd("KEYS");
+        keys.arg(key(what, "*")).query(connection).expect("KEYS")
+    };
+    assert_eq!(keys("progress"), Vec::<String>::new());
+    // One that was killed right after it had asked for a message that was over may leave its token, but not for good.
+    for key in keys("owner") {
+        let seconds: i64 = redis::cmd("TTL").arg(&key).query(connection).expect("TTL");
+        assert!((1..=604_800).contains(&seconds), "{key}: {seconds}");
+    }
 }

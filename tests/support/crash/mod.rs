@@ -33,9 +33,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use redis::Connection;
 
-use super::events::{
-    DEAD_LETTERS, INPUT, OUTPUT, dead_letters, pending, progress_keys, stream_len,
-};
+use super::events::{DEAD_LETTERS, INPUT, OUTPUT, dead_letters, pending, stream_len};
 use super::fixture_server::FixtureServer;
 use super::generator::Random;
 use super::redis_server::RedisServer;
@@ -44,6 +42,7 @@ use instance::{Instance, Trap};
 use late::Late;
 use logs::Logs;
 use repos::Repos;
+use tally::KILLS;
 pub use tally::Tally;
 
 /// How many instances run at a time.
@@ -73,6 +72,8 @@ struct Run {
 pub fn run(seed: u64) -> Tally {
     let mut run = Run::new(seed);
     while !run.tally.missing().is_empty() {
+        let kills = run.tally.kills();
+        assert!(kills < 4 * KILLS, "{kills} kills have not been enough");
         eventually("an instance is caught in its trap", || run.tick());
         run.say(false);
     }
@@ -183,7 +184,7 @@ impl Run {
         assert_eq!(stream_len(connection, DEAD_LETTERS), 0);
         assert_eq!(stream_len(connection, INPUT), 0);
         assert_eq!(pending(connection), 0);
-        assert_eq!(progress_keys(connection), Vec::<String>::new());
+        message::assert_no_keys(connection);
         assert_eq!(
             stream_len(connection, OUTPUT),
             0,
