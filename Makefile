@@ -3,14 +3,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test fuzz run lint fixtures
-.PHONY: help demo test soak run lint fixtures
+.PHONY: help demo test soak fuzz run lint fixtures
 
 help:
 	@echo 'make demo      build, start a private Redis and a server with signed repos, backfill them, show the events'
 	@echo 'make test      all tests, against a private Redis'
-	@echo 'make fuzz      mutants of repos for FUZZ_SECONDS (300) or FUZZ_MUTANTS, from a random seed or FUZZ_SEED; FUZZ_ONLY: one of them'
 	@echo 'make soak      kill instances and check what comes out, for SOAK_SECONDS (600), from SOAK_SEED (random) on'
+	@echo 'make fuzz      mutants of repos for FUZZ_SECONDS (300) or FUZZ_MUTANTS, from FUZZ_SEED (random) on; FUZZ_ONLY: one of them'
 	@echo 'make run       the release binary against REDIS_URL (or a private Redis whose data stays in .run/)'
 	@echo 'make lint      rustfmt, clippy and rustdoc, with warnings denied'
 	@echo 'make fixtures  make tests/fixtures again with the official TypeScript packages (needs Node.js)'
@@ -24,13 +23,15 @@ test:
 	@tests/support/ensure-redis.sh >/dev/null
 	$(CARGO) test --locked
 
+soak:
+	@tests/support/ensure-redis.sh >/dev/null
+	$(CARGO) test --locked --test crash -- --ignored --exact soak --nocapture
+
 fuzz: export FUZZ_SEED := $(or $(FUZZ_SEED),random)
 fuzz: export FUZZ_SECONDS := $(or $(FUZZ_SECONDS),$(if $(FUZZ_MUTANTS)$(FUZZ_ONLY),,300))
 fuzz:
 	@tests/support/ensure-redis.sh >/dev/null
 	$(CARGO) test --locked --test mutations -- --nocapture
-soak:
-	$(CARGO) test --locked --test crash -- --ignored --exact soak --nocapture
 
 run:
 	$(CARGO) build --locked --release --bin backfiller

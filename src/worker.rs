@@ -180,7 +180,12 @@ impl Worker {
         let did = &job.message.did;
         let mut host = match &job.message.host {
             Some(host) => host.clone(),
-            None => self.pds(self.shared.identities.resolve(did)?, did)?,
+            None => {
+                let identities = &self.shared.identities;
+                let known = self.pds(identities.resolve(did)?, did);
+                // The document without a PDS may have been kept from before.
+                known.or_else(|_| self.pds(identities.resolve_since(did, self.began)?, did))?
+            }
         };
         let error = match self.fetch_from(&mut host, job) {
             Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,

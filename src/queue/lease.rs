@@ -198,7 +198,8 @@ impl Keeper {
         let mut ours = HashSet::new();
         for reply in self.link.pipeline(&commands)? {
             let listed: Vec<Listed> = match reply.extract_error() {
-                Err(e) if is_no_group(&e) => Vec::new(),
+                // Nobody has anything, until the reader has created the group again.
+                Err(e) if is_no_group(&e) => return Ok(ids),
                 reply => from_redis_value(reply?)?,
             };
             let listed = listed.into_iter();
