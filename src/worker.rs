@@ -155,21 +155,17 @@ impl Worker {
         if spent < limit {
             return Ok(());
         }
-        let failure = self.sink.progress(job).and_then(Progress::failure);
-        let judged = failure.filter(|failure| failure.attempt == spent);
-        Err(
-            match judged.and_then(|failure| Reason::from_code(&failure.reason)) {
-                Some(reason) => {
-                    let text =
-                        format_args!("attempt {spent} failed before, and {limit} is the limit now");
-                    JobError::new(reason, text)
-                }
-                None => {
-                    let text = format_args!("attempt {spent} ended with its process");
-                    JobError::new(Reason::Panic, text)
-                }
-            },
-        )
+        let before = self.sink.progress(job).and_then(Progress::failure);
+        let judged = before.as_ref().filter(|failure| failure.attempt == spent);
+        if let Some(reason) = judged.and_then(|failure| Reason::from_code(&failure.reason)) {
+            let text = format_args!("attempt {spent} failed before, and {limit} is the limit now");
+            return Err(JobError::new(reason, text));
+        }
+        let before = before.map_or("none before was judged".to_owned(), |failure| {
+            format!("the last one judged: {}", failure.reason)
+        });
+        let text = format_args!("attempt {spent} ended with its process; {before}");
+        Err(JobError::new(Reason::Panic, text))
     }
 
     /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use support::backfiller::Backfiller;
 use support::events::{
-    Pending, assert_repo, dead_letters, enqueue, pending_messages, progress_keys, take_events,
+    Pending, assert_repo, dead_letters, enqueue, kept_keys, pending_messages, take_events,
     wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer, served};
@@ -93,7 +93,7 @@ fn killed_by_the_first_repo(name: impl Fn(usize) -> String) {
     assert_repo(&events, &patient);
     let other = events.iter().find(|event| event.text("did") != patient.did);
     assert!(other.is_none(), "of the deadly repo: {other:?}");
-    assert_eq!(progress_keys(&mut connection), Vec::<String>::new());
+    assert_eq!(kept_keys(&mut connection), Vec::<String>::new());
 }
 
 #[test]

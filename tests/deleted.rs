@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 
 use support::backfiller::{Backfiller, Builder};
 use support::events::{
-    GROUP, INPUT, OUTPUT, assert_repo, pending, progress_keys, read_events, stream_len, take_events,
+    GROUP, INPUT, OUTPUT, assert_repo, kept_keys, pending, progress_keys, read_events, stream_len,
+    take_events,
 };
 use support::fixture_server::{Fault, FixtureServer};
 use support::generator::Repo;
@@ -32,7 +33,7 @@ fn assert_counted(queue: &mut Queue, mut backfiller: Backfiller, message: &Messa
     let wanted = format!("entry {id} was deleted by somebody else while it was pending");
     backfiller.wait_for_line(|line| line.contains(" WARN ") && line.contains(&wanted));
     eventually("nothing is pending, and no progress is left", || {
-        pending(&mut queue.connection) == 0 && progress_keys(&mut queue.connection).is_empty()
+        pending(&mut queue.connection) == 0 && kept_keys(&mut queue.connection).is_empty()
     });
     end_well(&mut backfiller);
     let said = backfiller.lines();

@@ -27,8 +27,7 @@ use rsky_backfiller::repo::record::{self, KeyParser, Skip};
 use rsky_backfiller::repo::{car, mst};
 use support::backfiller::Backfiller;
 use support::events::{
-    DEAD_LETTERS, INPUT, OUTPUT, dead_letters, enqueue, pending, progress_keys, read_stream,
-    stream_len,
+    DEAD_LETTERS, INPUT, OUTPUT, dead_letters, enqueue, kept_keys, pending, read_stream, stream_len,
 };
 use support::fixture_server::FixtureServer;
 use support::generator::did_document;
@@ -306,7 +305,7 @@ fn through_the_binary<'m>(
         (0, 0),
         "no message is left"
     );
-    assert_eq!(progress_keys(connection), Vec::<String>::new());
+    assert_eq!(kept_keys(connection), Vec::<String>::new());
     taken
 }
 

@@ -10,8 +10,8 @@ use redis::Connection;
 
 use support::backfiller::{Backfiller, Builder};
 use support::events::{
-    INPUT, OUTPUT, assert_repo, enqueue, pending, progress_keys, read_events, stream_len,
-    take_events, wait_until_drained,
+    INPUT, OUTPUT, assert_repo, enqueue, kept_keys, pending, read_events, stream_len, take_events,
+    wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer, served};
 use support::generator::Repo;
@@ -223,7 +223,7 @@ fn restarted_without_the_delivery_the_message_is_done_once() {
     let mut connection = stage.redis.connection();
     wait_until_drained(&mut connection);
     assert_done(&mut connection, &[repo]);
-    assert!(progress_keys(&mut connection).is_empty());
+    assert!(kept_keys(&mut connection).is_empty());
 }
 
 /// Connections that are lost while the server stays: what was executed is not written again.

@@ -6,8 +6,7 @@ mod support;
 
 use serde_json::json;
 use support::events::{
-    OUTPUT, assert_timestamp, dead_letters, enqueue_raw, progress_keys, read_events,
-    wait_until_drained,
+    OUTPUT, assert_timestamp, dead_letters, enqueue_raw, kept_keys, read_events, wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer};
 use support::generator::{Repo, SigningKey};
@@ -308,6 +307,6 @@ fn a_dead_letter_says_all_that_is_known() {
     ];
     let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(letter, wanted.into());
-    assert!(progress_keys(&mut stage.connection).is_empty());
+    assert!(kept_keys(&mut stage.connection).is_empty());
     assert!(read_events(&mut stage.connection, OUTPUT).is_empty());
 }

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::fence::{Executed, Fence, Standing, is_no_group};
 use super::message::FIELD;
-use super::progress::{DEFERRED, FAILED};
+use super::progress::{self, DEFERRED, FAILED};
 use super::retry::Verdict;
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
@@ -85,12 +85,12 @@ pub fn conclude(
             let (key, failed) = (fence.progress_key(), failure.to_field());
             commands.add(&[b"HSET", key, FAILED.as_bytes(), failed.as_bytes()]);
             commands.add(&[b"HDEL", key, DEFERRED.as_bytes()]);
-            wait_from_now(&mut commands, config, original.id, attempt);
+            wait_from_now(&mut commands, fence, config, original.id, attempt);
         }
         Verdict::Defer { since } => {
             let (key, since) = (fence.progress_key(), since.to_string());
             commands.add(&[b"HSET", key, DEFERRED.as_bytes(), since.as_bytes()]);
-            wait_from_now(&mut commands, config, original.id, attempt - 1);
+            wait_from_now(&mut commands, fence, config, original.id, attempt - 1);
         }
     }
     let executed = fence.transact(link, patience, &commands)?;
@@ -109,20 +109,25 @@ pub fn conclude(
             log::error!("entry {id} may be removed without its dead letter: {e}: {text}");
             return Err(Stop::Error(e));
         }
-        // XCLAIM has not found the message: acquiring it once more tells why, and clears up.
+        // XCLAIM has not found the message, though nobody else can have ended it.
         None if matches!(replies.last(), Some(Value::Array(ids)) if ids.is_empty()) => {
-            let standing = link.insist(patience, |link| fence.acquire(link))?;
-            if standing != Standing::Mine {
-                return Ok(Executed::Not(standing));
-            }
+            let deleted = link.insist(patience, |link| {
+                progress::remove_if_deleted(link, config, original.id)
+            })?;
+            return Ok(Executed::Not(if deleted {
+                Standing::Deleted
+            } else {
+                Standing::Undelivered
+            }));
         }
         None => {}
     }
     Ok(executed)
 }
 
-/// From now on the message is idle, and its attempts are so many.
-fn wait_from_now(commands: &mut Pipeline, config: &Config, id: &str, attempts: u64) {
+/// From now on the message is nobody's and idle, and its attempts are so many. XCLAIM comes last: what it answers is looked at.
+fn wait_from_now(commands: &mut Pipeline, fence: &Fence, config: &Config, id: &str, attempts: u64) {
+    commands.add(&[b"DEL", fence.owner_key()]);
     commands.add(&[
         b"XCLAIM",
         config.backfill_stream.as_bytes(),

@@ -8,7 +8,7 @@
 //! last renewal is younger than half a lease. Otherwise it looks first who has each message in the pending list, and lets go of
 //! those that others have. Even so it may now and then claim back what somebody else works on: that may cost the other one's
 //! work but never an event, for who may write is decided by the [`fence`](super::fence) and not by the pending list. A process that
-//! has lost its name cannot tell its messages from those of the other one in the list, so it keeps and gives back nothing more.
+//! has lost its name cannot tell its messages from those of the other one in the list, so it gives nothing back any more.
 //!
 //! XCLAIM drops a message whose entry was deleted from the pending list, and answers without it. Of one that no attempt has begun,
 //! the keeper is the only one to see that, and says it.
@@ -28,7 +28,7 @@ use redis::{RedisResult, from_redis_value};
 use super::fence::is_no_group;
 use super::held::{Held, Release};
 use super::name::Name;
-use super::{retry, said_deleted};
+use super::{progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::Link;
 use crate::metrics::Metrics;
@@ -125,19 +125,22 @@ impl Keeper {
 
     fn keep(&mut self, due: bool) -> RedisResult<()> {
         self.releases.append(&mut self.held.take_released());
-        if self.name_lost.load(Relaxed) || (!due && self.releases.is_empty()) {
+        if !due && self.releases.is_empty() {
             return Ok(());
         }
         // That the name cannot be kept, for want of memory, is no reason to let the messages go.
         let name = if due { self.keep_name() } else { Ok(()) };
+        self.renew()?;
         if !self.name_lost.load(Relaxed) {
-            self.renew()?;
             self.release()?;
         }
         name
     }
 
     fn keep_name(&mut self) -> RedisResult<()> {
+        if self.name_lost.load(Relaxed) {
+            return Ok(());
+        }
         if let Some(holder) = self.name.keep(&mut self.link)? {
             log::error!(
                 "the consumer name {} is held by {holder} now: no more jobs are taken, those in flight are finished",
@@ -163,21 +166,25 @@ impl Keeper {
         if !ids.is_empty() {
             let mut claim = self.claim();
             if let Some(kept) = self.execute(claim.arg(&ids).arg("JUSTID"))? {
-                self.miss(&ids, &kept);
+                self.miss(&ids, &kept)?;
             }
         }
         self.renewed = began;
         Ok(())
     }
 
-    /// Says which messages that nobody has begun are not there any more.
-    fn miss(&self, ids: &[String], kept: &[String]) {
+    /// Sees to the messages that nobody has begun and that are not pending any more.
+    fn miss(&mut self, ids: &[String], kept: &[String]) -> RedisResult<()> {
         let kept: HashSet<_> = kept.iter().collect();
-        let missing = ids.iter().filter(|id| !kept.contains(id));
-        for id in missing.filter(|id| self.held.is_waiting(id)) {
-            self.held.lose(id);
-            said_deleted(&self.metrics, id);
+        for id in ids.iter().filter(|id| !kept.contains(id)) {
+            if self.held.is_waiting(id) {
+                self.held.lose(id);
+                if progress::remove_if_deleted(&mut self.link, &self.config, id)? {
+                    said_deleted(&self.metrics, id);
+                }
+            }
         }
+        Ok(())
     }
 
     /// Of these, those that the pending list still shows with this consumer; the others are lost.

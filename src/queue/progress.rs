@@ -2,8 +2,8 @@
 //!
 //! Two keys for each message that a worker has begun:
 //!
-//! - `<output>:owner:<input>:<group>:<entry id>`, a string: the token of the one who may write; see [`fence`](super::fence). It has a
-//!   time to live of a week, so that none is left behind whatever happens.
+//! - `<output>:owner:<input>:<group>:<entry id>`, a string: the token of the one who may write; see [`fence`](super::fence). It is
+//!   there while an attempt is made, and has a time to live of a week, so that none is left behind whatever happens.
 //! - `<output>:progress:<input>:<group>:<entry id>`, a hash without one, so that no age can undo a chunk. It is only ever written by
 //!   the owner, in the transaction that writes what it speaks of, and deleted by the transaction that ends the message or when
 //!   the entry turns out to be gone. Its fields:
@@ -49,7 +49,22 @@ pub fn prefix(config: &Config, what: &str) -> String {
     format!("{output}:{what}:{input}:{group}:")
 }
 
-/// Removes the progress of messages whose entries went with the stream, or otherwise while there was no group to see it.
+/// Removes owner and progress of a message whose entry is not there; returns whether it is not.
+///
+/// # Errors
+/// Of Redis. May be called again.
+pub fn remove_if_deleted(link: &mut Link, config: &Config, id: &str) -> RedisResult<bool> {
+    let mut range = redis::cmd("XRANGE");
+    range.arg(&config.backfill_stream).arg(id).arg(id);
+    let entries: Vec<Value> = link.query(&range)?;
+    if entries.is_empty() {
+        let keys = [owner_key(config, id), key(config, id)];
+        link.query::<u64>(redis::cmd("DEL").arg(&keys))?;
+    }
+    Ok(entries.is_empty())
+}
+
+/// Removes the progress of waiting messages whose entries went with the stream, or otherwise while there was no group to see it.
 ///
 /// # Errors
 /// Of Redis. May be called again.
@@ -74,11 +89,9 @@ pub fn sweep(link: &mut Link, config: &Config) -> RedisResult<()> {
         let (next, keys): (u64, Vec<String>) = link.query(&scan)?;
         for key in keys {
             let id = key.strip_prefix(&prefix).unwrap_or_default();
-            let mut range = redis::cmd("XRANGE");
-            range.arg(&config.backfill_stream).arg(id).arg(id);
-            let entries: Vec<Value> = link.query(&range)?;
-            if entries.is_empty() {
-                link.query::<u64>(redis::cmd("DEL").arg(&key).arg(owner_key(config, id)))?;
+            // Whoever works on one finishes it, and removes its progress then.
+            let owned: bool = link.query(redis::cmd("EXISTS").arg(owner_key(config, id)))?;
+            if !owned && remove_if_deleted(link, config, id)? {
                 log::warn!("entry {id} is gone with its stream; its progress is removed");
             }
         }

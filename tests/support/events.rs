@@ -194,17 +194,23 @@ fn without_group<T>(reply: RedisResult<T>) -> Option<T> {
     }
 }
 
-/// The keys under which progress and owner of unfinished messages are kept.
+/// The keys under which the progress of unfinished messages is kept.
 pub fn progress_keys(connection: &mut Connection) -> Vec<String> {
-    let mut keys = Vec::new();
-    for what in ["progress", "owner"] {
-        let found: Vec<String> = redis::cmd("KEYS")
-            .arg(format!("{OUTPUT}:{what}:{INPUT}:{GROUP}:*"))
-            .query(connection)
-            .expect("KEYS");
-        keys.extend(found);
-    }
+    keys_of(connection, "progress")
+}
+
+/// All keys that are kept for unfinished messages: progress and owners.
+pub fn kept_keys(connection: &mut Connection) -> Vec<String> {
+    let mut keys = progress_keys(connection);
+    keys.extend(keys_of(connection, "owner"));
     keys
+}
+
+fn keys_of(connection: &mut Connection, what: &str) -> Vec<String> {
+    redis::cmd("KEYS")
+        .arg(format!("{OUTPUT}:{what}:{INPUT}:{GROUP}:*"))
+        .query(connection)
+        .expect("KEYS")
 }
 
 /// Waits until no message is left, new or pending: each has become events or a dead letter.

@@ -10,8 +10,8 @@ use redis::Connection;
 
 use super::backfiller::{Backfiller, Builder};
 use super::events::{
-    DEAD_LETTERS, Event, OUTPUT, assert_repo, enqueue, pending_messages, progress_keys,
-    read_events, stream_len, wait_until_drained,
+    DEAD_LETTERS, Event, OUTPUT, assert_repo, enqueue, kept_keys, pending_messages, read_events,
+    stream_len, wait_until_drained,
 };
 use super::fixture_server::{FixtureServer, served};
 use super::generator::Repo;
@@ -133,7 +133,7 @@ pub fn assert_written_once(connection: &mut Connection, repos: &[Repo]) {
         assert_repo(&events, repo);
     }
     assert!(events.is_empty(), "events of others: {events:?}");
-    assert_eq!(progress_keys(connection), [""; 0], "progress that is left");
+    assert_eq!(kept_keys(connection), [""; 0], "progress that is left");
     assert_eq!(stream_len(connection, DEAD_LETTERS), 0, "dead letters");
     wait_until_drained(connection);
 }

@@ -4,8 +4,8 @@ use redis::Connection;
 
 use super::backfiller::{Backfiller, Builder};
 use super::events::{
-    GROUP, INPUT, OUTPUT, Pending, assert_repo, enqueue, pending_messages, progress_keys,
-    read_events, stream_len, wait_until_drained,
+    GROUP, INPUT, OUTPUT, Pending, assert_repo, enqueue, kept_keys, pending_messages, read_events,
+    stream_len, wait_until_drained,
 };
 use super::fixture_server::{Fault, FixtureServer, served};
 use super::generator::Repo;
@@ -183,7 +183,7 @@ impl Queue {
             expected += repo.expected.len() + repo.expected.len().div_ceil(500).max(1);
         }
         assert_eq!(events.len(), expected, "events of other repos");
-        assert_eq!(progress_keys(&mut self.connection), [""; 0]);
+        assert_eq!(kept_keys(&mut self.connection), [""; 0]);
     }
 
     pub fn command(&mut self, command: &str) {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::backfiller::{Backfiller, Builder};
 use super::events::{
-    OUTPUT, dead_letters, events_of, pending_messages, progress_keys, read_events,
-    wait_until_drained,
+    OUTPUT, dead_letters, events_of, kept_keys, pending_messages, read_events, wait_until_drained,
 };
 use super::fixture_server::Fault;
 use super::generator::Repo;
@@ -62,7 +61,7 @@ impl Ended {
     pub fn see(stage: &mut Stage, programs: &[Backfiller]) -> Self {
         let connection = &mut stage.connection;
         assert!(pending_messages(connection).is_empty());
-        assert_eq!(progress_keys(connection), [""; 0], "progress of nothing");
+        assert_eq!(kept_keys(connection), [""; 0], "progress of nothing");
         let letters = dead_letters(connection);
         Self {
             log: programs.iter().flat_map(Backfiller::lines).collect(),
