@@ -151,3 +151,28 @@ fn the_letter_of_a_repo_with_which_the_process_ended_names_the_failure_before() 
     assert_eq!(letter["error"], error);
     stage.assert_events([]);
 }
+
+/// Not the process is to blame, but the operator has lowered the limit meanwhile.
+#[test]
+fn a_limit_that_was_lowered_names_the_failure() {
+    let mut stage = Stage::new();
+    let repo = stage.faulty(Fault::status(500));
+    let before = stage.program().start();
+    wait_for_failures(&before, &repo.did, 1);
+    let before = stop(before);
+    let program = hasty(&stage).env("BACKFILLER_MAX_ATTEMPTS", "1");
+    let after = program.start();
+    wait_until_drained(&mut stage.connection);
+    let ended = Ended::see(&mut stage, &[before, stop(after)]);
+    let letter = ended.letter(&repo.did).expect("a letter");
+    assert_eq!(
+        [&letter["reason"], &letter["attempts"], &letter["error"]],
+        [
+            "network",
+            "1",
+            "attempt 1 failed before, and 1 is the limit now"
+        ]
+    );
+    assert_eq!(stage.server.repo_requests(&repo.did), 1);
+    stage.assert_events([]);
+}
