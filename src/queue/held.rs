@@ -3,7 +3,8 @@
 //! Whoever has a message has its [`Hold`], which travels with the job. While it lives, the keeper renews the message's idle time
 //! in Redis, so that no other instance takes it for orphaned. When it is dropped and nothing has been written down about what
 //! becomes of the message (shutdown came first, or Redis refused for good), the message is released for the other instances, and an
-//! attempt that had begun is not charged. So no path through the program can forget to let go of a message.
+//! attempt that had begun is not charged. So no path through the program can forget to let go of a message. Pinned by the tests here
+//! and by `tests/releases.rs`.
 
 use std::collections::HashMap;
 use std::mem;

@@ -13,8 +13,8 @@
 //! XCLAIM drops a message whose entry was deleted from the pending list, and answers without it. Of one that no attempt has begun,
 //! the keeper is the only one to see that, and says it.
 //!
-//! Redis being away is not waited out here: the next round comes soon, and the reader says it. Pinned by `tests/leases.rs`
-//! and `tests/names.rs`.
+//! Redis being away is not waited out here: the next round comes soon, and the reader says it. Pinned by `tests/leases.rs`,
+//! `tests/names.rs`, `tests/releases.rs` and `tests/memory_limit.rs`.
 
 use std::collections::HashSet;
 use std::convert::Infallible;

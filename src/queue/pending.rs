@@ -11,7 +11,7 @@
 //! whose reply was lost on the way is found by its having neither owner nor progress, and is due at once. The messages of others are
 //! then left alone for a while: when Redis was away, nobody could renew theirs.
 //!
-//! Pinned by `tests/group.rs`, `tests/retries.rs` and `tests/leases.rs`.
+//! Pinned by `tests/group.rs`, `tests/retries.rs`, `tests/leases.rs` and `tests/deleted.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //!
 //! Pure rules, without Redis: the pending list is the retry queue, so all that is needed is the number of deliveries, what the
 //! progress hash says of the attempt before, and the clock. All instances come to the same result, because nothing here
-//! depends on who asks. Pinned by the tests here and, row by row, by `tests/verdicts.rs`.
+//! depends on who asks. Pinned by the tests here and, row by row, by `tests/verdicts.rs`,
+//! `tests/verdicts_invalid.rs` and `tests/verdicts_waiting.rs`.
 
 use std::time::Duration;
 
