@@ -222,3 +222,28 @@ fn a_stream_deleted_between_two_chunks_is_created_again_and_the_loss_is_said() {
     end_well(&mut next);
     assert!(!has_said(&next, "the consumer group is gone"));
 }
+
+/// A stream deleted with a message whose owner is dead, and with one that waits: what is kept for them does not stay for ever.
+/// Progress of a group whose name begins in the same way is left alone.
+#[test]
+fn a_stream_deleted_with_messages_that_nobody_works_on_leaves_nothing_for_ever() {
+    let mut queue = Queue::new();
+    let orphan = half_written(&mut queue, "dead");
+    let theirs = format!("{OUTPUT}:progress:{INPUT}:{GROUP}:two:7-0");
+    queue.command(&format!("HSET {theirs} bafy x"));
+    queue.command(&format!("DEL {INPUT}"));
+    queue.command(&format!("XGROUP CREATE {INPUT} {GROUP} 0 MKSTREAM"));
+    let mut one = queue.instance("one").start();
+    queue.wait_until_running("one");
+    queue.command(&format!("XGROUP DESTROY {INPUT} {GROUP}"));
+    let id = &orphan.id;
+    one.wait_for_line(|line| line.contains(&format!("entry {id} is gone with its stream")));
+    let ours = format!("{OUTPUT}:progress:{INPUT}:{GROUP}:{id}");
+    let mut left = |key: &str| -> i64 {
+        let mut ttl = redis::cmd("TTL");
+        ttl.arg(key).query(&mut queue.connection).unwrap()
+    };
+    assert!(left(&ours) > 0, "it expires");
+    assert_eq!(left(&theirs), -1, "another group's stays as it is");
+    end_well(&mut one);
+}

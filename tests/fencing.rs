@@ -5,8 +5,9 @@
 
 mod support;
 
+use support::events::{OUTPUT, wait_until_drained};
 use support::fixture_server::Fault;
-use support::fleet::{Fleet, Instance};
+use support::fleet::{Fleet, Instance, assert_written_once};
 use support::proxy::{Action, Exec, Record, Rule};
 
 /// A repo of three chunks.
@@ -245,4 +246,65 @@ fn a_takeover_of_a_single_chunk_repo_whose_exec_is_not_yet_sent_leaves_one_outpu
     owner.wait_until_abandoned(&fleet.repos[repo]);
     assert_eq!(owner.count(|it| it.is_applied() && it.writes_events()), 0);
     fleet.assert_written_once([owner, other]);
+}
+
+/// The owner is stopped in its download; the other instance fails at the message again and again, and makes it wait in between.
+/// What the owner has to say of its own attempt is of no interest any more, also while nobody works on the message.
+#[test]
+fn an_owner_that_was_overtaken_does_not_go_on_with_a_message_that_waits() {
+    let mut fleet = Fleet::new(&[]);
+    let owner = fleet.start(1);
+    let repo = fleet.serve(THREE_CHUNKS);
+    let did = fleet.repos[repo].did.clone();
+    let mut sequence = vec![Fault::Hold { after: 1000 }];
+    sequence.extend(vec![Fault::status(500); 1000]);
+    fleet.server.set_fault(&did, Fault::Then(sequence));
+    fleet.enqueue();
+    fleet.server.wait_until_held(&did, 1);
+    owner.freeze();
+    // It waits ten times as long as it works, or longer.
+    let other = fleet.start_with(1, |builder| {
+        let builder = builder.env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "500");
+        builder.env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "500")
+    });
+    let failed = |attempt: usize| {
+        let failed = format!(" reason=network attempt={attempt} ");
+        other.program.wait_for_line(|line| line.contains(&failed))
+    };
+    failed(3);
+    owner.thaw();
+    fleet.server.release(&did);
+    owner.wait_until_abandoned(&fleet.repos[repo]);
+    // No attempt of the other is forgotten.
+    let last = other.program.lines();
+    let last = last
+        .iter()
+        .filter(|line| line.contains("failed did="))
+        .count();
+    failed(last + 2);
+    fleet.server.clear_fault(&did);
+    wait_until_drained(&mut fleet.connection);
+    assert_written_once(&mut fleet.connection, &fleet.repos);
+}
+
+/// The output is replaced while a chunk is on its way: that chunk is not taken for written when all is mended.
+#[test]
+fn a_chunk_that_met_a_key_of_another_type_is_written_when_that_is_mended() {
+    let (mut fleet, mut owner, first) = caught(THREE_CHUNKS, Action::Delay, Exec::is_chunk);
+    let mut connection = fleet.redis.connection();
+    let () = redis::cmd("SET")
+        .arg(&[OUTPUT, "no stream"])
+        .query(&mut connection)
+        .expect("SET");
+    first.release();
+    assert_eq!(owner.program.wait().code(), Some(1));
+    let said = |line: &str| line.contains("ERROR") && line.contains(&fleet.repos[0].did);
+    owner.program.wait_for_line(said);
+    let () = redis::cmd("DEL")
+        .arg(OUTPUT)
+        .query(&mut connection)
+        .expect("DEL");
+    let other = fleet.start(1);
+    other.wait_until_done(&fleet.repos[0]);
+    fleet.assert_written_once([other]);
 }

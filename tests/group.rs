@@ -155,6 +155,15 @@ fn a_key_of_another_type_ends_the_start_with_a_sentence() {
 }
 
 #[test]
+fn a_server_in_cluster_mode_ends_the_start_with_a_sentence() {
+    let redis = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    let server = FixtureServer::start();
+    let mut backfiller = Backfiller::builder(&redis, &server).start();
+    assert_eq!(backfiller.wait().code(), Some(1));
+    backfiller.wait_for_line(|line| line.contains("ERROR") && line.contains("cluster mode"));
+}
+
+#[test]
 fn own_pending_messages_come_first_and_only_what_begins_is_charged() {
     let (redis, server, mut connection) = servers();
     // The first message is begun and held, the second waits behind it; both stay pending.

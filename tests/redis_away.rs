@@ -415,3 +415,62 @@ fn read_only_is_waited_out() {
         &["REPLICAOF NO ONE"],
     );
 }
+
+/// A server that takes its time to read its data, and says so to whoever asks meanwhile.
+#[test]
+fn a_server_that_is_loading_is_waited_out() {
+    let mut stage = Stage::new(&[
+        "--save",
+        "3600 1",
+        // Microseconds for each key.
+        "--key-load-delay",
+        "1000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    fill(&mut stage.redis.connection(), 3000).unwrap();
+    let repo = stage.put_repo(1, 20);
+    stage.enqueue(&repo);
+    stage.command("SAVE");
+    let (builder, url) = (stage.builder(), stage.redis.url());
+    let redis = &mut stage.redis;
+    let backfiller = std::thread::scope(|scope| {
+        scope.spawn(|| redis.restart());
+        eventually("the server is loading", || {
+            let client = redis::Client::open(url.as_str()).unwrap();
+            let answer = client
+                .get_connection()
+                .and_then(|mut connection| redis::cmd("PING").query::<()>(&mut connection));
+            answer.is_err_and(|e| e.to_string().contains("loading"))
+        });
+        builder.start()
+    });
+    backfiller.wait_for_line(|line| {
+        line.contains("[main] Redis cannot be used: ") && line.contains("loading")
+    });
+    let mut connection = stage.redis.connection();
+    wait_until_drained(&mut connection);
+    assert_done(&mut connection, &[repo]);
+}
+
+/// So many keys.
+fn fill(connection: &mut Connection, count: usize) -> redis::RedisResult<()> {
+    let mut keys = redis::pipe();
+    for n in 0..count {
+        keys.cmd("SET").arg(format!("key:{n}")).arg(n).ignore();
+    }
+    keys.query(connection)
+}
+
+/// A replica whose master is away, and that is told to answer nothing then.
+#[test]
+fn a_master_that_is_down_is_waited_out() {
+    refusal_is_waited_out(
+        "Link with MASTER is down",
+        &[
+            "CONFIG SET replica-serve-stale-data no",
+            "REPLICAOF 127.0.0.1 1",
+        ],
+        &["REPLICAOF NO ONE"],
+    );
+}

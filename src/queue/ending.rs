@@ -127,7 +127,7 @@ pub fn conclude(
 
 /// From now on the message is nobody's and idle, and its attempts are so many. XCLAIM comes last: what it answers is looked at.
 fn wait_from_now(commands: &mut Pipeline, fence: &Fence, config: &Config, id: &str, attempts: u64) {
-    commands.add(&[b"DEL", fence.owner_key()]);
+    fence.let_go(commands);
     commands.add(&[
         b"XCLAIM",
         config.backfill_stream.as_bytes(),

@@ -11,7 +11,8 @@
 //! - Whoever loses the connection acquires again, with another token, and goes by what the progress hash says then: the truth is
 //!   Redis. One whose own earlier acquiring comes late over a connection that was given up has not lost the message, and
 //!   acquires it again as well.
-//! - The transaction that ends a message deletes both keys, which refuses every other EXEC for it for good.
+//! - The transaction that ends a message deletes both keys, and the one that makes it wait leaves a mark instead of the token: either
+//!   refuses every other EXEC for it, for good or until somebody acquires it for the next attempt.
 //!
 //! So the events of a chunk and the leaves that it covers are written together, by one owner at a time, or not at all (I2).
 //! Pinned by `tests/fencing.rs`, `tests/takeovers.rs` and `tests/cuts.rs`.
@@ -30,6 +31,8 @@ use crate::resp::Pipeline;
 
 /// How long a token is kept, in seconds: a week, which is longer than any attempt takes.
 const TOKEN_TTL: &[u8] = b"604800";
+/// What stands before the token of the one who has made the message wait.
+const WAITING: &str = "waiting-";
 /// How often a message that came between is acquired again in one go.
 const TRIES: usize = 5;
 
@@ -185,7 +188,8 @@ impl Fence {
         let owner = next()?;
         self.progress = Progress(from_redis_value(next()?)?);
         let (pending, claimed) = (next(), next());
-        self.output_length = Some(from_redis_value(next()?)?);
+        // An output that is no stream is the sink's to find, and not in the way of what is to be written down.
+        self.output_length = next().ok().and_then(|length| from_redis_value(length).ok());
         let (pending, claimed) = match (pending, claimed) {
             (Err(e), _) | (_, Err(e)) if is_no_group(&e) => (Value::Nil, Value::Nil),
             (pending, claimed) => (pending?, claimed?),
@@ -208,15 +212,10 @@ impl Fence {
         Ok((standing, owner))
     }
 
-    /// Why a message of which the pending list knows nothing does not: and removes the token again, and the progress where
-    /// there is no entry any more. `unended`: nobody has ended it.
+    /// Says why a message is not in the pending list, and removes its token again, and the progress where there is no entry any
+    /// more. `unended`: nobody has ended it.
     fn clear_up(&mut self, link: &mut Link, unended: bool) -> RedisResult<Standing> {
-        let mut entry = redis::cmd("XRANGE");
-        entry
-            .arg(&self.config.backfill_stream)
-            .arg(&self.id)
-            .arg(&self.id);
-        let exists = !is_empty(&link.query::<Value>(&entry)?);
+        let exists = progress::exists(link, &self.config, &self.id)?;
         let mut commands = Pipeline::default();
         commands.add(&[b"DEL", self.owner_key.as_bytes()]);
         if !exists {
@@ -245,6 +244,12 @@ impl Fence {
         Ok(self.armed)
     }
 
+    /// Says that nobody owns the message now, in the transaction that makes it wait.
+    pub fn let_go(&self, commands: &mut Pipeline) {
+        let mark = format!("{WAITING}{}", self.family);
+        commands.add(&[b"SET", self.owner_key(), mark.as_bytes(), b"EX", TOKEN_TTL]);
+    }
+
     /// Whether nobody else has acquired the message, though this fence has lost it: then it may be acquired again.
     fn is_family(&self, owner: Option<&str>) -> bool {
         owner.is_none_or(|owner| owner.starts_with(&self.family))
@@ -271,12 +276,18 @@ impl Fence {
     /// # Errors
     /// Of the way, or of Redis. May be called again.
     pub fn acquire_unless_taken(&mut self, link: &mut Link) -> RedisResult<Standing> {
-        let owner: Option<String> = link.query(redis::cmd("GET").arg(&self.owner_key))?;
+        let owner = owner(link, &self.config, &self.id)?;
         if self.is_family(owner.as_deref()) {
             self.acquire(link)
         } else {
             Ok(Standing::Taken)
         }
+    }
+
+    /// Whether it is this fence that has made the message wait.
+    fn has_let_go(&self, link: &mut Link) -> RedisResult<bool> {
+        let owner = owner(link, &self.config, &self.id)?;
+        Ok(owner.is_some_and(|owner| owner.strip_prefix(WAITING) == Some(&self.family)))
     }
 
     /// Executes a short transaction, however often the connection is lost meanwhile.
@@ -294,6 +305,9 @@ impl Fence {
         link.insist(patience, |link| {
             loop {
                 if !self.is_armed(link) {
+                    if sent && !refused && self.has_let_go(link)? {
+                        return Ok(Executed::Earlier);
+                    }
                     let standing = match self.established {
                         Some(_) => self.acquire_unless_taken(link)?,
                         None => self.acquire(link)?,
@@ -323,6 +337,20 @@ impl Fence {
             }
         })
     }
+}
+
+/// What the key of the owner says.
+fn owner(link: &mut Link, config: &Config, id: &str) -> RedisResult<Option<String>> {
+    link.query(redis::cmd("GET").arg(progress::owner_key(config, id)))
+}
+
+/// Whether somebody makes an attempt at the message, or has died while he did.
+///
+/// # Errors
+/// Of Redis.
+pub fn is_owned(link: &mut Link, config: &Config, id: &str) -> RedisResult<bool> {
+    let owner = owner(link, config, id)?;
+    Ok(owner.is_some_and(|owner| !owner.starts_with(WAITING)))
 }
 
 /// How the tokens of one fence begin, and those of no other, of whatever process.

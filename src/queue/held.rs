@@ -108,6 +108,13 @@ impl Held {
         let _ = self.wake.try_send(());
     }
 
+    /// The message was delivered to this process anew.
+    pub fn regain(&self, id: &str) {
+        if let Some(message) = self.lock().messages.get_mut(id) {
+            message.lost = false;
+        }
+    }
+
     /// What is to be given back in Redis.
     pub fn take_released(&self) -> Vec<Release> {
         mem::take(&mut self.lock().released)

@@ -178,10 +178,10 @@ impl Keeper {
         let kept: HashSet<_> = kept.iter().collect();
         for id in ids.iter().filter(|id| !kept.contains(id)) {
             if self.held.is_waiting(id) {
-                self.held.lose(id);
                 if progress::remove_if_deleted(&mut self.link, &self.config, id)? {
                     said_deleted(&self.metrics, id);
                 }
+                self.held.lose(id);
             }
         }
         Ok(())

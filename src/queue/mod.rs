@@ -16,9 +16,9 @@
 //! | state | in Redis | leaves it by |
 //! |---|---|---|
 //! | in the stream | entry, not pending | XREADGROUP, which makes its deliveries 1 |
-//! | held | pending, idle for less than a lease, deliveries as before | a worker *acquires* it; shutdown, or Redis refusing for good, *releases* it: idle for longer than any backoff, deliveries as before; its process dies: it is *orphaned*, which is waiting |
-//! | begun | pending, idle for less than a lease, deliveries = number of the attempt, the owner key = the token of the one who may write | its last chunk; a verdict; the end of a drain that is cut, which releases it with one delivery less; its process dies: *orphaned*. When another one acquires it, it stays begun, and its former owner's next EXEC is nil: that one *abandons* it |
-//! | waiting | pending, held by nobody, idle for how long it has waited, deliveries = attempts charged; after a verdict, `failed` or `deferred` in the progress hash | idle for [`retry::due_after`]: claimed by any instance |
+//! | held | pending, idle for less than a lease, deliveries as before | a worker *acquires* it; shutdown, or Redis refusing for good, *releases* it: idle for longer than any backoff, deliveries as before (but not by a process that has lost its name); its process dies: it is *orphaned*, which is waiting |
+//! | begun | pending, idle for less than a lease, deliveries = number of the attempt, the owner key = the token of the one who may write | its last chunk; a verdict; the end of a drain that is cut, which releases it with one delivery less; its process dies: *orphaned*. When another one acquires it, its former owner's next EXEC is nil, whatever has become of it since: that one *abandons* it |
+//! | waiting | pending, held by nobody, idle for how long it has waited, deliveries = attempts charged; after a verdict `failed` or `deferred` in the progress hash, and a mark in the owner key; where its owner died, still the token | idle for [`retry::due_after`]: claimed by any instance |
 //! | gone | neither entry, nor pending, nor owner, nor progress | – |
 //!
 //! Only *gone* is final, and only two transactions lead to it: the one of the last chunk and the one of the dead letter, each of

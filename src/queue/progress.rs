@@ -2,8 +2,8 @@
 //!
 //! Two keys for each message that a worker has begun:
 //!
-//! - `<output>:owner:<input>:<group>:<entry id>`, a string: the token of the one who may write; see [`fence`](super::fence). It is
-//!   there while an attempt is made, and has a time to live of a week, so that none is left behind whatever happens.
+//! - `<output>:owner:<input>:<group>:<entry id>`, a string: the token of the one who may write, or the mark of the one who has made
+//!   the message wait; see [`fence`](super::fence). It has a time to live of a week, so that none is left behind whatever happens.
 //! - `<output>:progress:<input>:<group>:<entry id>`, a hash without one, so that no age can undo a chunk. It is only ever written by
 //!   the owner, in the transaction that writes what it speaks of, and deleted by the transaction that ends the message or when
 //!   the entry turns out to be gone. Its fields:
@@ -22,6 +22,7 @@ use std::collections::HashMap;
 
 use redis::{RedisResult, Value};
 
+use super::fence;
 use crate::config::Config;
 use crate::connection::Link;
 use crate::error::Class;
@@ -31,6 +32,9 @@ use crate::event::is_timestamp;
 pub const FAILED: &str = "failed";
 /// The field of the first deferral.
 pub const DEFERRED: &str = "deferred";
+
+/// How long progress is kept whose owner may be dead and whose entry is gone, in seconds: a week.
+const ORPHAN_TTL: u64 = 604_800;
 
 /// The key of the progress hash of a message.
 pub fn key(config: &Config, id: &str) -> String {
@@ -54,14 +58,30 @@ pub fn prefix(config: &Config, what: &str) -> String {
 /// # Errors
 /// Of Redis. May be called again.
 pub fn remove_if_deleted(link: &mut Link, config: &Config, id: &str) -> RedisResult<bool> {
-    let mut range = redis::cmd("XRANGE");
-    range.arg(&config.backfill_stream).arg(id).arg(id);
-    let entries: Vec<Value> = link.query(&range)?;
-    if entries.is_empty() {
+    let exists = exists(link, config, id)?;
+    if !exists {
         let keys = [owner_key(config, id), key(config, id)];
         link.query::<u64>(redis::cmd("DEL").arg(&keys))?;
     }
-    Ok(entries.is_empty())
+    Ok(!exists)
+}
+
+/// Whether the entry is in the input stream.
+///
+/// # Errors
+/// Of Redis.
+pub fn exists(link: &mut Link, config: &Config, id: &str) -> RedisResult<bool> {
+    let mut range = redis::cmd("XRANGE");
+    range.arg(&config.backfill_stream).arg(id).arg(id);
+    let entries: Vec<Value> = link.query(&range)?;
+    Ok(!entries.is_empty())
+}
+
+/// Whether this is the id of an entry.
+fn is_id(text: &str) -> bool {
+    let is_number = |part: &str| part.parse::<u64>().is_ok();
+    text.split_once('-')
+        .is_some_and(|(time, sequence)| is_number(time) && is_number(sequence))
 }
 
 /// Removes the progress of waiting messages whose entries went with the stream, or otherwise while there was no group to see it.
@@ -86,12 +106,22 @@ pub fn sweep(link: &mut Link, config: &Config) -> RedisResult<()> {
             .arg(format!("{escaped}*"))
             .arg("COUNT")
             .arg(1000);
-        let (next, keys): (u64, Vec<String>) = link.query(&scan)?;
+        let (next, keys): (u64, Vec<Vec<u8>>) = link.query(&scan)?;
         for key in keys {
-            let id = key.strip_prefix(&prefix).unwrap_or_default();
-            // Whoever works on one finishes it, and removes its progress then.
-            let owned: bool = link.query(redis::cmd("EXISTS").arg(owner_key(config, id)))?;
-            if !owned && remove_if_deleted(link, config, id)? {
+            // The keys of another group, whose name begins as this one's, are nobody's business here.
+            let key = String::from_utf8(key).unwrap_or_default();
+            let Some(id) = key.strip_prefix(&prefix).filter(|id| is_id(id)) else {
+                continue;
+            };
+            if fence::is_owned(link, config, id)? {
+                // Whoever works on it finishes it and removes its progress then; if he is dead, it expires.
+                if !exists(link, config, id)? {
+                    link.query::<u64>(redis::cmd("EXPIRE").arg(&key).arg(ORPHAN_TTL))?;
+                    log::warn!(
+                        "entry {id} is gone with its stream; its progress is left to its owner"
+                    );
+                }
+            } else if remove_if_deleted(link, config, id)? {
                 log::warn!("entry {id} is gone with its stream; its progress is removed");
             }
         }
@@ -227,6 +257,14 @@ mod tests {
             progress(&[("failed", &none.to_field())]).failure(),
             Some(none)
         );
+    }
+
+    #[test]
+    fn an_id_is_two_numbers() {
+        assert!(is_id("1700000000000-0"));
+        for other in ["", "-", "1", "two:7-0", "7-0-0", "7-x"] {
+            assert!(!is_id(other), "{other}");
+        }
     }
 
     #[test]

@@ -162,7 +162,10 @@ impl Reader {
         let entries = batch.into_iter().flatten().flat_map(|(_, entries)| entries);
         // One that is held already was delivered anew because Redis has forgotten that it was.
         let held = entries.filter_map(|(id, fields)| {
-            let hold = self.held.hold(&id)?;
+            let Some(hold) = self.held.hold(&id) else {
+                self.held.regain(&id);
+                return None;
+            };
             Some(Delivered {
                 attempt: retry::next_attempt(1, false),
                 id,

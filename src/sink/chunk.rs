@@ -92,7 +92,9 @@ impl Chunk {
             Value::ServerError(e) => return Err(e.into()),
             _ => return Err(no_array()),
         };
+        let is_id = |reply: &&Value| matches!(reply, Value::BulkString(_));
         Ok(Answer::Executed {
+            added: replies.iter().filter(is_id).count(),
             // XACK, XDEL, DEL.
             deleted: !self.last || replies.iter().rev().nth(1) == Some(&Value::Int(1)),
             failure: replies
@@ -108,6 +110,8 @@ impl Chunk {
 pub enum Answer {
     /// It was executed.
     Executed {
+        /// How many events were added.
+        added: usize,
         /// Whether the entry was still there to be deleted; true but for the last chunk.
         deleted: bool,
         /// The first command of it that failed; the others have been executed all the same.

@@ -40,6 +40,7 @@ use crate::queue::retry::Verdict;
 use crate::queue::{Job, said_deleted};
 use crate::repo::mst::Leaf;
 use crate::repo::record::{self, KeyParser, Skip};
+use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
 use crate::status::Slot;
 
@@ -76,6 +77,8 @@ pub struct Sink {
     fence: Option<Fence>,
     /// The commit that is being written.
     commit: String,
+    /// The `time` of its events.
+    time: String,
     /// The chunk that is being filled.
     filling: Chunk,
     /// The chunk that is to be executed next.
@@ -114,6 +117,7 @@ impl Sink {
             slot,
             fence: None,
             commit: String::new(),
+            time: String::new(),
             filling: Chunk::default(),
             sent: Chunk::default(),
             tried: false,
@@ -169,12 +173,12 @@ impl Sink {
                 leaves: 0,
                 time: timestamp(SystemTime::now()),
             });
+        self.time = written.time;
         Writer {
-            events: Events::new(&job.message.did, commit, rev, &written.time),
+            events: Events::new(&job.message.did, commit, rev, &self.time),
             resumed: written.leaves,
             passed: written.leaves,
             sealed: written.leaves,
-            time: written.time,
             sink: self,
             job,
         }
@@ -257,6 +261,7 @@ impl Sink {
     fn answered(&mut self, job: &Job, answer: Answer) -> Result<(), Interrupted> {
         match answer {
             Answer::Executed {
+                added,
                 deleted,
                 failure,
                 owner,
@@ -264,7 +269,12 @@ impl Sink {
             } => {
                 self.room.heard(length);
                 self.room.executed();
-                self.check(job, deleted, failure)?;
+                if let Some(e) = failure {
+                    return Err(self.failed(job, added, &e).into());
+                }
+                if !deleted {
+                    said_deleted(&self.metrics, &job.id);
+                }
                 let (last, passed) = (self.sent.last, self.sent.to);
                 self.count();
                 if last {
@@ -318,6 +328,11 @@ impl Sink {
                 self.send_again();
                 Ok(())
             }
+            // It was executed, and only the answer was lost.
+            Standing::Mine if !self.sent.last && self.is_written(self.sent.to) => {
+                self.count();
+                Ok(())
+            }
             Standing::Mine => Err(Interrupted::Resume),
             standing => Err(Interrupted::NotOurs(standing)),
         }
@@ -328,14 +343,13 @@ impl Sink {
         let Some(fence) = &mut self.fence else {
             return Ok(Standing::Taken);
         };
-        let news = match news {
+        let mut news = match news {
             Some(e) if stays(&e) => {
                 self.room.refused(&e);
                 None
             }
             news => news,
         };
-        let mut news = news;
         let standing = self
             .link
             .insist(Patience::UntilDone, |link| match news.take() {
@@ -357,21 +371,37 @@ impl Sink {
         written.map_or(0, |written| written.leaves) == passed
     }
 
-    /// Looks at the replies to what was executed.
-    fn check(&self, job: &Job, deleted: bool, failure: Option<RedisError>) -> Result<(), JobError> {
-        if let Some(e) = failure {
-            if self.sent.last {
-                let (id, value) = (&job.id, String::from_utf8_lossy(&job.value));
-                let value = value.escape_debug();
-                log::error!("entry {id} is removed without all its events: {value}");
-                job.hold.settle();
-            }
-            return Err(refused("a command of a chunk", &e));
+    /// A command of a chunk has failed, and the others have been executed all the same.
+    fn failed(&mut self, job: &Job, added: usize, error: &RedisError) -> JobError {
+        let (id, value) = (&job.id, String::from_utf8_lossy(&job.value));
+        let value = value.escape_debug();
+        if self.sent.last {
+            log::error!("entry {id} is removed without all its events: {value}");
+            job.hold.settle();
+        } else if added > 0 || self.take_back().is_err() {
+            log::error!("entry {id} goes on behind events that are not written: {value}");
+        } else {
+            log::error!("entry {id} stays, with what was written before: {value}");
         }
-        if !deleted {
-            said_deleted(&self.metrics, &job.id);
+        refused("a command of a chunk", error)
+    }
+
+    /// Says of the chunk, of which no event was added, that it is not written.
+    fn take_back(&mut self) -> Result<(), Stop> {
+        let Some(fence) = &mut self.fence else {
+            return Ok(());
+        };
+        let (key, commit) = (fence.progress_key(), self.commit.as_bytes());
+        let mut commands = Pipeline::default();
+        if self.sent.from == 0 {
+            commands.add(&[b"HDEL", key, commit]);
+        } else {
+            let written = Written::to_field(self.sent.from, &self.time);
+            commands.add(&[b"HSET", key, commit, written.as_bytes()]);
         }
-        Ok(())
+        fence
+            .transact(&mut self.link, Patience::UntilShutdown, &commands)
+            .map(drop)
     }
 
     /// The chunk is executed.
@@ -410,7 +440,6 @@ pub struct Writer<'s> {
     sink: &'s mut Sink,
     events: Events,
     job: &'s Job,
-    time: String,
     /// Leaves that were written before.
     resumed: u64,
     /// Leaves up to the end of the last chunk that was sealed.
@@ -499,7 +528,7 @@ impl Writer<'_> {
             chunk.queue(&[b"DEL", progress, owner]);
             chunk.last = true;
         } else {
-            let written = Written::to_field(self.passed, &self.time);
+            let written = Written::to_field(self.passed, &sink.time);
             chunk.queue(&[
                 b"HSET",
                 progress,
