@@ -123,7 +123,7 @@ impl Worker {
     }
 
     /// The way of a repo.
-    fn process(&mut self, job: &Job) -> Result<Ended, JobError> {
+    fn process(&mut self, job: &mut Job) -> Result<Ended, JobError> {
         self.slot.enter(Phase::Backpressure);
         if job.hold.is_lost() {
             return Ok(Ended::NotOurs(Standing::Taken));
@@ -136,6 +136,7 @@ impl Worker {
             Some(Standing::Mine) => {}
             Some(standing) => return Ok(Ended::NotOurs(standing)),
         }
+        let job = &*job;
         self.refuse_spent(job)?;
         fault::panic_if_asked(Stage::Fetch, &job.message.did);
         let fetched = self.fetch(job)?;
@@ -333,11 +334,11 @@ impl Worker {
     /// # Errors
     /// [`Reason::Redis`], when Redis refuses for good.
     pub fn run(mut self) -> Result<(), JobError> {
-        while let Some(job) = self.next_job() {
+        while let Some(mut job) = self.next_job() {
             self.began = Instant::now();
             self.commit = None;
             self.slot.begin(&job.message.did);
-            let result = guarded(|| self.process(&job));
+            let result = guarded(|| self.process(&mut job));
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
             self.blocks.clear();
             let concluded = match result {

@@ -18,7 +18,7 @@ use rsky_backfiller::repo::mst;
 use rsky_backfiller::shutdown::Shutdown;
 use rsky_backfiller::sink::Sink;
 use rsky_backfiller::status::Slot;
-use support::events::{GROUP, INPUT, OUTPUT, enqueue, stream_len};
+use support::events::{GROUP, INPUT, OUTPUT, enqueue, pending_messages, stream_len};
 use support::generator::{Repo, RepoBuilder, did_plc, records};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
@@ -73,24 +73,16 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
     let root = repo.root.bytes();
     let tree = mst::prove(&blocks, Link(&root)).expect("a tree");
     let commit = cid::Cid::try_from(repo.commit_cid.bytes().as_slice()).expect("a CID");
-    let () = redis::cmd("XGROUP")
-        .arg(&["CREATE", INPUT, GROUP, "0", "MKSTREAM"])
-        .query(&mut connection)
-        .expect("a group");
-    let id = enqueue(&mut connection, &repo.did, None);
-    let () = redis::cmd("XREADGROUP")
-        .arg(&["GROUP", GROUP, "backfiller_1", "STREAMS", INPUT, ">"])
-        .query(&mut connection)
-        .expect("a delivery");
-    let job = job(&repo, &id);
+    let id = delivered(&mut connection, &repo);
+    let mut job = job(&repo, &id);
 
     let mut sink = sink(&redis);
     assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
-    let acquire = |sink: &mut Sink| {
-        let standing = sink.acquire(&job).expect("an answer");
+    let acquire = |sink: &mut Sink, job: &mut Job| {
+        let standing = sink.acquire(job).expect("an answer");
         assert_eq!(standing, Some(Standing::Mine));
     };
-    acquire(&mut sink);
+    acquire(&mut sink, &mut job);
     let mut writer = sink.begin(&job, &commit, &repo.rev);
     let mut walk = tree.walk();
     while let Some(leaf) = walk.next().expect("a leaf") {
@@ -109,7 +101,7 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
         assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
         lengths_asked(&mut connection) > before
     });
-    acquire(&mut sink);
+    acquire(&mut sink, &mut job);
     let writer = sink.begin(&job, &commit, &repo.rev);
     assert_eq!(
         writer.resumed(),
@@ -118,4 +110,36 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
     );
     drop(writer);
     assert!(sink.wait_for_room(Patience::UntilShutdown).expect("room"));
+}
+
+/// A message that was read, and then taken over and tried by others, is not read as often as it was tried.
+#[test]
+fn attempts_that_others_made_since_a_message_was_read_count() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    let repo = RepoBuilder::new(did_plc(1)).build();
+    let id = delivered(&mut connection, &repo);
+    let () = redis::cmd("XCLAIM")
+        .arg(&[INPUT, GROUP, "other", "0", &id, "RETRYCOUNT", "5", "JUSTID"])
+        .query(&mut connection)
+        .expect("XCLAIM");
+    let (mut sink, mut job) = (sink(&redis), job(&repo, &id));
+    let standing = sink.acquire(&mut job).expect("an answer");
+    assert_eq!((standing, job.attempt), (Some(Standing::Mine), 6));
+    let pending = pending_messages(&mut connection);
+    assert_eq!(pending[0].deliveries, 6);
+}
+
+/// A message of the repo, delivered to the sink's consumer; returns its id.
+fn delivered(connection: &mut redis::Connection, repo: &Repo) -> String {
+    let () = redis::cmd("XGROUP")
+        .arg(&["CREATE", INPUT, GROUP, "0", "MKSTREAM"])
+        .query(connection)
+        .expect("a group");
+    let id = enqueue(connection, &repo.did, None);
+    let () = redis::cmd("XREADGROUP")
+        .arg(&["GROUP", GROUP, "backfiller_1", "STREAMS", INPUT, ">"])
+        .query(connection)
+        .expect("a delivery");
+    id
 }

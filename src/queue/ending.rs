@@ -46,8 +46,6 @@ pub struct Ending<'m> {
     pub verdict: &'m Verdict,
     /// Why.
     pub error: &'m JobError,
-    /// The number of the attempt.
-    pub attempt: u64,
 }
 
 /// Writes down what becomes of the message, waiting out what passes.
@@ -62,10 +60,7 @@ pub fn conclude(
     ending: Ending<'_>,
 ) -> Result<Executed, Stop> {
     let Ending {
-        original,
-        verdict,
-        attempt,
-        ..
+        original, verdict, ..
     } = ending;
     let mut commands = Pipeline::default();
     match verdict {
@@ -85,12 +80,18 @@ pub fn conclude(
             let (key, failed) = (fence.progress_key(), failure.to_field());
             commands.add(&[b"HSET", key, FAILED.as_bytes(), failed.as_bytes()]);
             commands.add(&[b"HDEL", key, DEFERRED.as_bytes()]);
-            wait_from_now(&mut commands, fence, config, original.id, attempt);
+            wait_from_now(&mut commands, fence, config, original.id, fence.attempt());
         }
         Verdict::Defer { since } => {
             let (key, since) = (fence.progress_key(), since.to_string());
             commands.add(&[b"HSET", key, DEFERRED.as_bytes(), since.as_bytes()]);
-            wait_from_now(&mut commands, fence, config, original.id, attempt - 1);
+            wait_from_now(
+                &mut commands,
+                fence,
+                config,
+                original.id,
+                fence.attempt() - 1,
+            );
         }
     }
     let executed = fence.transact(link, patience, &commands)?;

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use redis::{ErrorKind, RedisError, RedisResult, Value, from_redis_value};
 use uuid::Uuid;
 
+use super::PendingRow;
 use super::progress::{self, Progress};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop, not_connected};
@@ -70,6 +71,8 @@ pub struct Fence {
     progress_key: String,
     /// Number of the attempt, which is what Redis shall say of the deliveries.
     attempt: u64,
+    /// What Redis said of them before.
+    deliveries: u64,
     /// How all tokens of this fence begin.
     family: String,
     token: String,
@@ -94,6 +97,7 @@ impl Fence {
             owner_key: progress::owner_key(config, id),
             progress_key: progress::key(config, id),
             attempt,
+            deliveries: 0,
             family: fresh_family(),
             token: String::new(),
             established: None,
@@ -108,6 +112,11 @@ impl Fence {
     /// What the progress hash said when the message was acquired last.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// The number of the attempt: that of the beginning, unless others have made attempts since the message was read.
+    pub fn attempt(&self) -> u64 {
+        self.attempt
     }
 
     /// Whether it is for this message.
@@ -139,6 +148,10 @@ impl Fence {
             match self.try_acquire(link)? {
                 // An earlier token of this fence came late, or the key was evicted in between.
                 (Standing::Taken, owner) if self.is_family(owner.as_deref()) => {}
+                // Others have made attempts since the message was read, and these count.
+                (Standing::Mine, _) if self.deliveries > self.attempt => {
+                    self.attempt = self.deliveries + 1;
+                }
                 (standing, _) => return Ok(standing),
             }
         }
@@ -191,10 +204,12 @@ impl Fence {
         // An output that is no stream is the sink's to find, and not in the way of what is to be written down.
         self.output_length = next().ok().and_then(|length| from_redis_value(length).ok());
         let (pending, claimed) = match (pending, claimed) {
-            (Err(e), _) | (_, Err(e)) if is_no_group(&e) => (Value::Nil, Value::Nil),
+            (Err(e), _) | (_, Err(e)) if is_no_group(&e) => (Value::Array(Vec::new()), Value::Nil),
             (pending, claimed) => (pending?, claimed?),
         };
-        let (is_pending, is_there) = (!is_empty(&pending), !is_empty(&claimed));
+        let rows: Vec<PendingRow> = from_redis_value(pending)?;
+        self.deliveries = rows.first().map_or(0, |(.., deliveries)| *deliveries);
+        let (is_pending, is_there) = (!rows.is_empty(), !is_empty(&claimed));
         let owner: Option<String> = from_redis_value(owner)?;
         self.armed = owner.as_deref() == Some(self.token.as_str());
         let standing = if !self.armed {

@@ -28,7 +28,7 @@ use redis::{RedisResult, from_redis_value};
 use super::fence::is_no_group;
 use super::held::{Held, Release};
 use super::name::Name;
-use super::{progress, retry, said_deleted};
+use super::{PendingRow, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::Link;
 use crate::metrics::Metrics;
@@ -40,9 +40,6 @@ const LONGEST_REPLY: Duration = Duration::from_secs(5);
 
 /// How soon it is tried again when Redis cannot be used.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-
-/// Who in the pending list has a message: its id, consumer, idle time in milliseconds and deliveries.
-type Listed = (String, String, u64, u64);
 
 /// How long Redis may take for a reply to the keeper.
 pub fn reply_timeout(config: &Config) -> Duration {
@@ -204,7 +201,7 @@ impl Keeper {
         }
         let mut ours = HashSet::new();
         for reply in self.link.pipeline(&commands)? {
-            let listed: Vec<Listed> = match reply.extract_error() {
+            let listed: Vec<PendingRow> = match reply.extract_error() {
                 // Nobody has anything, until the reader has created the group again.
                 Err(e) if is_no_group(&e) => return Ok(ids),
                 reply => from_redis_value(reply?)?,

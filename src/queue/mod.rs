@@ -51,6 +51,9 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 /// Entries of a stream, as Redis replies them: id and fields.
 type Entries = Vec<(String, Fields)>;
 
+/// A row of the pending list: id, consumer, idle time in milliseconds, deliveries.
+type PendingRow = (String, String, u64, u64);
+
 /// A message that a worker is to turn into events.
 pub struct Job {
     /// The id of the entry in the input stream.

@@ -23,7 +23,7 @@ use super::held::{Held, Hold};
 use super::lease::reply_timeout;
 use super::message::FIELD;
 use super::name::Name;
-use super::{Entries, Fields, progress, retry, said_deleted};
+use super::{Entries, Fields, PendingRow, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::Link;
 use crate::metrics::Metrics;
@@ -35,9 +35,6 @@ const PAGE: usize = 1000;
 const PAGES: usize = 20;
 /// How often that is done, at most.
 const TICK: Duration = Duration::from_secs(1);
-
-/// A row of the pending list: id, consumer, idle time in milliseconds, deliveries.
-type Row = (String, String, u64, u64);
 
 /// A message that was delivered, and is held.
 pub struct Delivered {
@@ -187,7 +184,7 @@ impl Pending {
         if self.is_own_first() {
             list.arg(&self.config.consumer);
         }
-        let rows: Vec<Row> = link.query(&list)?;
+        let rows: Vec<PendingRow> = link.query(&list)?;
         let lost = self.lost_deliveries(link, &rows)?;
         for (place, row) in rows.iter().enumerate() {
             let (id, _, _, deliveries) = row;
@@ -208,7 +205,7 @@ impl Pending {
     }
 
     /// Whether the message of this row may be taken now.
-    fn is_due(&self, (id, consumer, idle, deliveries): &Row, at_once: bool) -> bool {
+    fn is_due(&self, (id, consumer, idle, deliveries): &PendingRow, at_once: bool) -> bool {
         let ours = *consumer == self.config.consumer;
         if !ours && self.grace > Instant::now() {
             return false;
@@ -218,7 +215,7 @@ impl Pending {
     }
 
     /// The places of own messages that nobody has begun, though this consumer does not hold them.
-    fn lost_deliveries(&self, link: &mut Link, rows: &[Row]) -> RedisResult<Vec<usize>> {
+    fn lost_deliveries(&self, link: &mut Link, rows: &[PendingRow]) -> RedisResult<Vec<usize>> {
         if self.pass != Pass::Recovery {
             return Ok(Vec::new());
         }
@@ -274,7 +271,7 @@ impl Pending {
             let begun: u64 = from_redis_value(next()?)?;
             let (entries, rows) = (next()?, next()?);
             let entries: Entries = from_redis_value(entries)?;
-            let rows: Vec<Row> = from_redis_value(rows)?;
+            let rows: Vec<PendingRow> = from_redis_value(rows)?;
             let Some(row) = rows.into_iter().next() else {
                 continue;
             };

@@ -219,7 +219,6 @@ impl Reader {
                 },
                 verdict: &retry::judge(config, error, None, attempt, fence.progress(), now),
                 error,
-                attempt,
             };
             if let Executed::Not(other) = conclude(link, &mut fence, config, patience, ending)? {
                 standing = other;

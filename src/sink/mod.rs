@@ -135,11 +135,12 @@ impl Sink {
         self.room.wait(&mut self.link, patience)
     }
 
-    /// Begins an attempt: makes the message this worker's, and charges it. `None`: shutdown came before that.
+    /// Begins an attempt: makes the message this worker's, and charges it; where others have made attempts since it was read, its
+    /// number becomes another. `None`: shutdown came before that.
     ///
     /// # Errors
     /// [`Reason::Redis`].
-    pub fn acquire(&mut self, job: &Job) -> Result<Option<Standing>, JobError> {
+    pub fn acquire(&mut self, job: &mut Job) -> Result<Option<Standing>, JobError> {
         job.hold.begin(job.attempt);
         let fence = self
             .fence
@@ -150,6 +151,8 @@ impl Sink {
         {
             Ok(standing) => {
                 self.room.heard(fence.output_length());
+                job.attempt = fence.attempt();
+                job.hold.begin(job.attempt);
                 Ok(Some(standing))
             }
             Err(Stop::Shutdown) => Ok(None),
@@ -208,7 +211,6 @@ impl Sink {
             },
             verdict,
             error,
-            attempt,
         };
         let patience = Patience::UntilDone;
         ending::conclude(&mut self.link, fence, &self.config, patience, ending)
