@@ -2,7 +2,7 @@
 //!
 //! A message may be worked on by two processes at once: one that stalled, and the one that took its messages over. The consumer
 //! in the pending list does not tell them apart for long, because either may claim the message again. So ownership is a token
-//! in a key of its own (see [`progress`](super::progress)):
+//! in a key of its own (see [`progress`]):
 //!
 //! - Acquiring writes a fresh token and *then* watches the key. Whoever had it before watches it too, and its next EXEC is
 //!   refused (a nil reply), also one that was sent long ago and is still under way.

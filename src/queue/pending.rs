@@ -2,7 +2,7 @@
 //!
 //! XPENDING lists and XCLAIM … JUSTID takes: neither charges a delivery, as XREADGROUP from an id and plain XCLAIM would. The list
 //! is looked through in pages with an exclusive cursor, without XPENDING's IDLE, which walks the whole list in one blocking call.
-//! A message is due when no live process can hold it and its backoff is over (see [`retry`](super::retry)). What was listed may have
+//! A message is due when no live process can hold it and its backoff is over (see [`retry`]). What was listed may have
 //! changed until there is room for it, so it is looked at again before it is taken; and several instances may find the same one
 //! due: XCLAIM's minimal idle time lets the first have it.
 //!

@@ -3,7 +3,7 @@
 //! Two keys for each message that a worker has begun:
 //!
 //! - `<output>:owner:<input>:<group>:<entry id>`, a string: the token of the one who may write, or the mark of the one who has made
-//!   the message wait; see [`fence`](super::fence). It has a time to live of a week, so that none is left behind whatever happens.
+//!   the message wait; see [`fence`]. It has a time to live of a week, so that none is left behind whatever happens.
 //! - `<output>:progress:<input>:<group>:<entry id>`, a hash without one, so that no age can undo a chunk. It is only ever written by
 //!   the owner, in the transaction that writes what it speaks of, and deleted by the transaction that ends the message or when
 //!   the entry turns out to be gone. Its fields:

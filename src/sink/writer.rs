@@ -1,0 +1,127 @@
+//! The events of one repo: from leaves to chunks.
+
+use super::chunk::KEEP;
+use super::{Interrupted, MAX_CREATES, MAX_JSON, Sink};
+use crate::event::Events;
+use crate::queue::Job;
+use crate::queue::fence::Standing;
+use crate::queue::progress::Written;
+use crate::repo::mst::Leaf;
+use crate::repo::record::{self, Skip};
+
+/// Takes the leaves of one repo, in order.
+///
+/// Dropped without [`Writer::finish`], it leaves the message pending and what was executed in the output.
+pub struct Writer<'s> {
+    pub(super) sink: &'s mut Sink,
+    pub(super) events: Events,
+    pub(super) job: &'s Job,
+    /// Leaves that were written before.
+    pub(super) resumed: u64,
+    /// Leaves up to the end of the last chunk that was sealed.
+    pub(super) sealed: u64,
+    /// Leaves up to the last one taken, those before included.
+    pub(super) passed: u64,
+}
+
+impl Writer<'_> {
+    /// How many leaves, from the first, are written already: they are to be left out.
+    pub fn resumed(&self) -> u64 {
+        self.resumed
+    }
+
+    /// Encodes a leaf's `create` event; sends the chunk before it when the event does not fit any more.
+    ///
+    /// `block` is the record's block, `None` where the leaf's CID leads to no block. Returns why the record was skipped.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn record(
+        &mut self,
+        leaf: &Leaf<'_, '_>,
+        block: Option<&[u8]>,
+    ) -> Result<Option<Skip>, Interrupted> {
+        if let Err(skip) = self.encode(leaf, block) {
+            self.passed += 1;
+            return Ok(Some(skip));
+        }
+        let chunk = &self.sink.filling;
+        let json = chunk.json + self.sink.event.len() + self.events.repo().len();
+        if chunk.creates == MAX_CREATES || (chunk.creates > 0 && json > MAX_JSON) {
+            self.seal(false)?;
+        }
+        self.passed += 1;
+        let sink = &mut *self.sink;
+        let output = sink.config.firehose_stream.as_bytes();
+        sink.filling
+            .queue(&[b"XADD", output, b"*", b"event", &sink.event]);
+        sink.filling.creates += 1;
+        sink.filling.json += sink.event.len();
+        Ok(None)
+    }
+
+    /// Sends the last chunk with the acknowledgement, and waits until Redis has executed it.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn finish(mut self) -> Result<(), Interrupted> {
+        self.seal(true)?;
+        self.sink.settle(self.job)
+    }
+
+    fn encode(&mut self, leaf: &Leaf<'_, '_>, block: Option<&[u8]>) -> Result<(), Skip> {
+        let Sink { event, keys, .. } = &mut *self.sink;
+        let (collection, rkey) = keys.parse(leaf.key)?;
+        let block = block.ok_or(Skip::Cid)?;
+        event.clear();
+        event.shrink_to(KEEP);
+        if !self
+            .events
+            .begin_create(collection, rkey, leaf.value, event)
+        {
+            return Err(Skip::Cid);
+        }
+        record::transcode(block, event)?;
+        Events::end_create(event);
+        Ok(())
+    }
+
+    /// Ends the chunk and sends it.
+    fn seal(&mut self, last: bool) -> Result<(), Interrupted> {
+        let sink = &mut *self.sink;
+        let Some(fence) = &sink.fence else {
+            return Err(Interrupted::NotOurs(Standing::Taken));
+        };
+        let output = sink.config.firehose_stream.as_bytes();
+        let (progress, owner) = (fence.progress_key(), fence.owner_key());
+        let chunk = &mut sink.filling;
+        chunk.queue(&[b"XADD", output, b"*", b"event", self.events.repo()]);
+        if last {
+            let input = sink.config.backfill_stream.as_bytes();
+            let (group, id) = (sink.config.group.as_bytes(), self.job.id.as_bytes());
+            chunk.queue(&[b"XACK", input, group, id]);
+            chunk.queue(&[b"XDEL", input, id]);
+            chunk.queue(&[b"DEL", progress, owner]);
+            chunk.last = true;
+        } else {
+            let written = Written::to_field(self.passed, &sink.time);
+            chunk.queue(&[
+                b"HSET",
+                progress,
+                sink.commit.as_bytes(),
+                written.as_bytes(),
+            ]);
+        }
+        chunk.seal(owner, output);
+        (chunk.from, chunk.to) = (self.sealed, self.passed);
+        self.sealed = self.passed;
+        sink.send(self.job)
+    }
+}
+
+impl Drop for Writer<'_> {
+    /// Also where a panic unwinds through the job: the next one must not read the replies of this one.
+    fn drop(&mut self) {
+        self.sink.abandon();
+    }
+}
