@@ -129,7 +129,7 @@ fn prepare(
 
 /// Why this server cannot be worked with, if so.
 fn refusal(link: &mut Link, config: &Config) -> RedisResult<Option<String>> {
-    let info: redis::InfoDict = link.query(redis::cmd("INFO").arg("server"))?;
+    let info: redis::InfoDict = link.query(redis::cmd("INFO").arg("server").arg("memory"))?;
     let version: String = info.get("redis_version").unwrap_or_default();
     let major = version
         .split('.')
@@ -140,8 +140,7 @@ fn refusal(link: &mut Link, config: &Config) -> RedisResult<Option<String>> {
             "Redis {version} is too old: {OLDEST_REDIS}.0 or later is needed"
         )));
     }
-    let memory: redis::InfoDict = link.query(redis::cmd("INFO").arg("memory"))?;
-    let policy: String = memory.get("maxmemory_policy").unwrap_or_default();
+    let policy: String = info.get("maxmemory_policy").unwrap_or_default();
     if policy.starts_with("allkeys") {
         log::warn!(
             "Redis may evict any key (maxmemory-policy {policy}): events may then be written twice, and messages be lost"

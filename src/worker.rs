@@ -369,7 +369,7 @@ impl Worker {
         let metrics = &self.shared.metrics;
         metrics.failed(error.reason);
         // One that was refused because it has had all its attempts has not had another.
-        let attempt = job.attempt.min(config.max_attempts.max(job.attempt - 1));
+        let attempt = job.attempt - u64::from(job.attempt > config.max_attempts);
         let (did, id) = (&job.message.did, &job.id);
         log::warn!(
             "failed did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use support::backfiller::Backfiller;
 use support::events::{OUTPUT, assert_repo, progress_keys, read_events};
-use support::instances::{Message, Queue, has_said, summary};
+use support::instances::{Message, Queue, end_well, has_said, summary};
 use support::wait::eventually;
 
 /// Far less than a lease or a backoff, and far more than a release takes.
@@ -23,13 +23,6 @@ fn idle_instance(queue: &mut Queue) -> Backfiller {
         .start();
     queue.wait_until_running("two");
     two
-}
-
-#[track_caller]
-fn end_well(mut backfiller: Backfiller) -> Backfiller {
-    backfiller.signal(Signal::SIGINT);
-    assert_eq!(backfiller.wait().code(), Some(0));
-    backfiller
 }
 
 #[test]

@@ -3,24 +3,15 @@
 
 mod support;
 
-use nix::sys::signal::Signal;
 use redis::Connection;
 
-use support::backfiller::Backfiller;
 use support::events::{
     DEAD_LETTERS, GROUP, INPUT, dead_letters, enqueue, enqueue_raw, pending_messages, stream_len,
 };
 use support::fixture_server::{Fault, Request};
 use support::generator::did_plc;
-use support::instances::{Message, Queue, summary};
+use support::instances::{Message, Queue, end_well, summary};
 use support::wait::eventually;
-
-#[track_caller]
-fn end_well(mut backfiller: Backfiller) -> Backfiller {
-    backfiller.signal(Signal::SIGINT);
-    assert_eq!(backfiller.wait().code(), Some(0));
-    backfiller
-}
 
 #[test]
 fn what_one_instance_could_not_do_another_tries_again() {

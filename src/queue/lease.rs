@@ -93,7 +93,7 @@ impl Keeper {
 
     /// Keeps until `ended` is disconnected: no other thread holds a message then. What fails is tried again.
     pub fn run(mut self, ended: &Receiver<Infallible>) {
-        let every = Name::renew_every_of(&self.config);
+        let every = Name::renewal_interval(&self.config);
         let mut next = Instant::now() + every;
         loop {
             let held = Arc::clone(&self.held);

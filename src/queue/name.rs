@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use redis::RedisResult;
 use uuid::Uuid;
 
+use super::progress;
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::event::timestamp;
@@ -42,10 +43,9 @@ pub enum Taken {
 impl Name {
     /// The name of the configuration.
     pub fn new(config: &Config) -> Self {
-        let (output, input) = (&config.firehose_stream, &config.backfill_stream);
-        let (group, consumer) = (&config.group, &config.consumer);
+        let consumer = &config.consumer;
         Name {
-            key: format!("{output}:consumer:{input}:{group}:{consumer}"),
+            key: format!("{}{consumer}", progress::prefix(config, "consumer")),
             consumer: consumer.clone(),
             holder: format!(
                 "{} pid {} since {} ({})",
@@ -59,7 +59,7 @@ impl Name {
     }
 
     /// How often names and leases are renewed.
-    pub fn renew_every_of(config: &Config) -> Duration {
+    pub fn renewal_interval(config: &Config) -> Duration {
         config.lease.min(LONGEST) / 3
     }
 

@@ -123,7 +123,7 @@ impl Pending {
         self.cursor = None;
         self.next = Instant::now();
         // Time enough for two renewals, of which one may have to wait for its reply.
-        let renewals = 2 * Name::renew_every_of(&self.config);
+        let renewals = 2 * Name::renewal_interval(&self.config);
         self.grace = Instant::now() + renewals + reply_timeout(&self.config);
         if self.pass == Pass::Group {
             self.pass = Pass::Recovery;

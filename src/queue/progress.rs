@@ -46,7 +46,7 @@ pub fn owner_key(config: &Config, id: &str) -> String {
     format!("{}{id}", prefix(config, "owner"))
 }
 
-/// How the keys of all messages of this group begin.
+/// How the keys of one kind (owner, progress, consumer) begin that belong to this group.
 pub fn prefix(config: &Config, what: &str) -> String {
     let (output, input) = (&config.firehose_stream, &config.backfill_stream);
     let group = &config.group;

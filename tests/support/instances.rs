@@ -1,5 +1,6 @@
 //! Several instances over one queue, and what Redis says of who has which message.
 
+use nix::sys::signal::Signal;
 use redis::Connection;
 
 use super::backfiller::{Backfiller, Builder};
@@ -214,6 +215,14 @@ pub fn summary(backfiller: &Backfiller, name: &str) -> u64 {
     let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     let number = value.and_then(|value| value.parse().ok());
     number.unwrap_or_else(|| panic!("no number {name} in {line:?}"))
+}
+
+/// Ends a program with Ctrl-C, which must work as it should.
+#[track_caller]
+pub fn end_well(mut backfiller: Backfiller) -> Backfiller {
+    backfiller.signal(Signal::SIGINT);
+    assert_eq!(backfiller.wait().code(), Some(0));
+    backfiller
 }
 
 /// Whether a line of the log says so.
