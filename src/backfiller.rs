@@ -21,6 +21,7 @@ use crate::error::JobError;
 use crate::fetch::resolver::Resolver;
 use crate::identity::Identities;
 use crate::lines::Lines;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::queue::held::Held;
 use crate::queue::lease::Keeper;
@@ -214,6 +215,7 @@ impl Crew {
             config: Arc::clone(config),
             identities: Arc::new(Identities::new(config, &resolver)),
             metrics: Arc::clone(metrics),
+            memory: Budget::new(config.memory_budget),
             said: Said::default(),
             shutdown: shutdown.clone(),
         };

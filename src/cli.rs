@@ -93,6 +93,14 @@ pub struct Cli {
     #[arg(long, env = "BACKFILLER_MAX_REPO_BYTES", value_name = "BYTES")]
     pub max_repo_bytes: Option<String>,
 
+    /// Mebibytes of memory that the repos of all workers may take together; what does not fit goes to a file [default: 512]
+    #[arg(long, env = "BACKFILLER_MEMORY_BUDGET_MB", value_name = "MB")]
+    pub memory_budget_mb: Option<String>,
+
+    /// Folder of those files, on a disk [default: /var/tmp]
+    #[arg(long, env = "BACKFILLER_SPILL_DIR", value_name = "FOLDER")]
+    pub spill_dir: Option<String>,
+
     /// Allow hosts at loopback and private addresses, and plain http to them [default: false]
     #[arg(long, env = "BACKFILLER_ALLOW_PRIVATE_HOSTS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub allow_private_hosts: Option<String>,

@@ -5,6 +5,8 @@
 //! accepted (`tests/config.rs`); the password of the Redis URL appears in no message and in no log line.
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
@@ -15,6 +17,9 @@ use crate::redact::redact;
 
 /// Most worker threads of one process; each holds a connection to Redis and the buffers of one repo.
 pub const MAX_CONCURRENCY: u64 = 1024;
+
+/// Largest memory budget in mebibytes: 16 TiB, more than a machine has.
+const MAX_MEMORY_MB: u64 = 16 << 20;
 
 /// What an operator can set; see the table in the README.
 #[derive(Clone)]
@@ -53,6 +58,10 @@ pub struct Config {
     pub http_gzip: bool,
     /// Largest CAR in bytes that is read.
     pub max_repo_bytes: u64,
+    /// Bytes of memory that the repos of all workers may take together.
+    pub memory_budget: u64,
+    /// Where the blocks of repos go that do not fit.
+    pub spill_dir: Arc<Path>,
     /// Whether hosts at loopback and private addresses are allowed.
     pub allow_private_hosts: bool,
     /// How to reach the operator; part of the User-Agent.
@@ -160,6 +169,14 @@ impl Config {
                 1,
                 u64::MAX,
             )?,
+            memory_budget: number(
+                "BACKFILLER_MEMORY_BUDGET_MB",
+                &cli.memory_budget_mb,
+                512,
+                1,
+                MAX_MEMORY_MB,
+            )? << 20,
+            spill_dir: spill_dir(&cli.spill_dir)?,
             allow_private_hosts: boolean(
                 "BACKFILLER_ALLOW_PRIVATE_HOSTS",
                 &cli.allow_private_hosts,
@@ -217,7 +234,7 @@ impl fmt::Display for Config {
         write!(
             f,
             "redis={} consumer={} group={} input={} output={} dead_letters={} concurrency={} high_water_mark={} \
-             max_attempts={} backoff={}ms..{}ms lease={}s plc={} http_timeout={}s gzip={} max_repo_bytes={} private_hosts={} shutdown_timeout={}s",
+             max_attempts={} backoff={}ms..{}ms lease={}s plc={} http_timeout={}s gzip={} max_repo_bytes={} memory_budget={}MB spill_dir={} private_hosts={} shutdown_timeout={}s",
             self.redis_shown,
             self.consumer,
             self.group,
@@ -234,6 +251,8 @@ impl fmt::Display for Config {
             self.http_timeout.as_secs(),
             self.http_gzip,
             self.max_repo_bytes,
+            self.memory_budget >> 20,
+            self.spill_dir.display(),
             self.allow_private_hosts,
             self.shutdown_timeout.as_secs(),
         )
@@ -355,6 +374,20 @@ fn plc_url(value: &Option<String>) -> Result<String, ConfigError> {
     }
 }
 
+/// A file is made there for a moment, to see that it can be.
+fn spill_dir(value: &Option<String>) -> Result<Arc<Path>, ConfigError> {
+    let value = text(value).unwrap_or("/var/tmp");
+    let folder = Path::new(value);
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(folder.into()),
+        Err(e) => Err(refuse(
+            "BACKFILLER_SPILL_DIR",
+            value,
+            format!("a folder in which files can be made, which failed with: {e}"),
+        )),
+    }
+}
+
 fn log_filter(value: &Option<String>) -> Result<String, ConfigError> {
     let value = text(value).unwrap_or("info");
     match env_filter::Builder::new().try_parse(value) {
@@ -419,6 +452,8 @@ mod tests {
         assert_eq!(config.http_timeout, Duration::from_secs(600));
         assert!(!config.http_gzip);
         assert_eq!(config.max_repo_bytes, 4_294_967_296);
+        assert_eq!(config.memory_budget, 512 << 20);
+        assert_eq!(&*config.spill_dir, Path::new("/var/tmp"));
         assert!(!config.allow_private_hosts);
         assert_eq!(config.contact, None);
         assert_eq!(config.shutdown_timeout, Duration::from_secs(60));

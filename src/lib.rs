@@ -39,6 +39,7 @@ pub mod fault;
 pub mod fetch;
 pub mod identity;
 pub mod lines;
+pub mod memory;
 pub mod metrics;
 pub mod queue;
 pub mod redact;

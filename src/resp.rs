@@ -13,6 +13,40 @@ pub fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
+/// A value whose length is not known before it is written: [`begin_bulk`] … [`Bulk::end`].
+pub struct Bulk {
+    /// Where its length stands.
+    at: usize,
+    digits: usize,
+}
+
+/// Begins a value, whose bytes the caller appends. `digits` is how many digits its length will probably have: a good guess saves a
+/// move of the value.
+pub fn begin_bulk(out: &mut Vec<u8>, digits: usize) -> Bulk {
+    out.push(b'$');
+    let at = out.len();
+    out.resize(at + digits, b'0');
+    out.extend_from_slice(b"\r\n");
+    Bulk { at, digits }
+}
+
+impl Bulk {
+    /// Ends the value; returns its length in bytes.
+    pub fn end(self, out: &mut Vec<u8>) -> usize {
+        let digits = self.at..self.at + self.digits;
+        let length = out.len() - digits.end - 2;
+        let mut text = itoa::Buffer::new();
+        let text = text.format(length).as_bytes();
+        if text.len() == self.digits {
+            out[digits].copy_from_slice(text);
+        } else {
+            out.splice(digits, text.iter().copied());
+        }
+        out.extend_from_slice(b"\r\n");
+        length
+    }
+}
+
 /// Commands that are sent in one go.
 #[derive(Default)]
 pub struct Pipeline {
@@ -62,5 +96,19 @@ mod tests {
             theirs.arg(part);
         }
         assert_eq!(out, theirs.get_packed_command());
+    }
+
+    #[test]
+    fn a_value_written_before_its_length_is_known_has_the_same_bytes() {
+        for (length, digits) in [(0, 3), (9, 1), (9, 3), (999, 3), (1000, 3), (12_345, 1)] {
+            let value = vec![b'x'; length];
+            let mut out = b"before".to_vec();
+            let bulk = begin_bulk(&mut out, digits);
+            out.extend_from_slice(&value);
+            assert_eq!(bulk.end(&mut out), length);
+            let text = String::from_utf8(value).expect("ASCII");
+            let expected = format!("before${length}\r\n{text}\r\n");
+            assert_eq!(String::from_utf8(out).expect("ASCII"), expected);
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::fetch::Fetcher;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
 use crate::identity::{Identities, Identity};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::queue::fence::{Executed, Standing};
 use crate::queue::progress::Progress;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub identities: Arc<Identities>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// The memory for what they work on.
+    pub memory: Arc<Budget>,
     /// When the log last said that the output is full.
     pub said: Said,
     /// Asked for by whoever ends the process.
@@ -60,6 +63,8 @@ pub struct Worker {
     fetcher: Fetcher,
     sink: Sink,
     blocks: BlockStore,
+    /// For the block of a commit that is read from a file.
+    buffer: Vec<u8>,
     /// When the present job began: what was looked up before may be out of date.
     began: Instant,
     /// The commit of the present job, as soon as a CAR has named it.
@@ -110,10 +115,12 @@ impl Worker {
                 &shared.config,
                 &shared.shutdown,
                 shared.said.clone(),
+                &shared.memory,
                 Arc::clone(&shared.metrics),
                 Arc::clone(&slot),
             )?,
-            blocks: BlockStore::default(),
+            blocks: BlockStore::new(&shared.memory, &shared.config.spill_dir),
+            buffer: Vec::new(),
             began: Instant::now(),
             commit: None,
             shared,
@@ -141,9 +148,9 @@ impl Worker {
         fault::panic_if_asked(Stage::Fetch, &job.message.did);
         let fetched = self.fetch(job)?;
         self.slot.enter(Phase::Verify);
-        let tree = mst::prove(&self.blocks, fetched.commit.data())?;
+        let mut tree = mst::prove(&mut self.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
-        Ok(match write(&mut self.sink, job, &fetched, &tree)? {
+        Ok(match write(&mut self.sink, job, &fetched, &mut tree)? {
             Ok(written) => Ended::Written(fetched.host, fetched.bytes, written),
             Err(standing) => Ended::NotOurs(standing),
         })
@@ -214,7 +221,8 @@ impl Worker {
         self.shared.metrics.bytes.add(bytes);
         let root = read?;
 
-        let block = self.blocks.get(&root.digest).ok_or_else(|| {
+        let block = self.blocks.read(&root.digest, &mut self.buffer)?;
+        let block = block.ok_or_else(|| {
             let text = format_args!("commit {} is not in the CAR", root.cid);
             JobError::new(Reason::Incomplete, text)
         })?;
@@ -265,7 +273,7 @@ fn write(
     sink: &mut Sink,
     job: &Job,
     fetched: &Fetched,
-    tree: &Tree<'_>,
+    tree: &mut Tree<'_>,
 ) -> Result<Result<Written, Standing>, JobError> {
     loop {
         match write_once(sink, job, fetched, tree) {
@@ -282,7 +290,7 @@ fn write_once(
     sink: &mut Sink,
     job: &Job,
     fetched: &Fetched,
-    tree: &Tree<'_>,
+    tree: &mut Tree<'_>,
 ) -> Result<Written, Interrupted> {
     let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
     let mut written = Written {
@@ -299,12 +307,12 @@ fn write_once(
     }
     let mut leaves = tree.walk();
     let mut passed = 0;
-    while let Some(leaf) = leaves.next()? {
+    while let Some(leaf) = leaves.next(tree)? {
         passed += 1;
         if passed <= written.resumed {
             continue;
         }
-        match writer.record(&leaf, tree.record(&leaf))? {
+        match writer.record(&leaf, tree.record(&leaf)?)? {
             None => written.records += 1,
             Some(skip) => {
                 written.skipped += 1;
@@ -317,7 +325,7 @@ fn write_once(
 }
 
 /// The first skipped records of a repo are said at once; all of them only where somebody listens to more.
-fn log_skip(did: &str, leaf: &Leaf<'_, '_>, skip: Skip, count: u64) {
+fn log_skip(did: &str, leaf: &Leaf<'_>, skip: Skip, count: u64) {
     let level = if count <= SKIPS_SAID {
         log::Level::Warn
     } else {

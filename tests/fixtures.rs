@@ -65,23 +65,27 @@ struct Outcome {
 fn run(archive: &[u8], did: &str, key: &str) -> Result<Outcome, Reason> {
     let mut blocks = BlockStore::default();
     let root = car::read(archive, &mut blocks, &mut None).map_err(|error| error.reason)?;
-    let block = blocks.get(&root.digest).ok_or(Reason::Incomplete)?;
+    let mut buffer = Vec::new();
+    let block = blocks
+        .read(&root.digest, &mut buffer)
+        .expect("blocks in memory");
+    let block = block.ok_or(Reason::Incomplete)?;
     let now = UNIX_EPOCH + Duration::from_secs(1_750_000_000);
     let commit = Commit::read(block, did, now).map_err(|error| error.reason)?;
     commit
         .verify(&key.to_owned())
         .map_err(|error| error.reason)?;
-    let tree = mst::prove(&blocks, commit.data()).map_err(|error| error.reason)?;
+    let mut tree = mst::prove(&mut blocks, commit.data()).map_err(|error| error.reason)?;
 
     let events = Events::new(did, &root.cid, &commit.rev, &timestamp(now));
     let (mut walk, mut keys) = (tree.walk(), KeyParser::default());
     let mut printed = Vec::new();
-    while let Some(leaf) = walk.next().expect("a proven tree") {
+    while let Some(leaf) = walk.next(&tree).expect("a proven tree") {
         let mut out = Vec::new();
         let (collection, rkey) = keys.parse(leaf.key).expect("a regular key");
         assert!(events.begin_create(collection, rkey, leaf.value, &mut out));
-        let digest = leaf.value.dag_cbor().expect("a record");
-        transcode(blocks.get(digest).expect("a record"), &mut out).expect("a regular record");
+        let block = tree.record(&leaf).expect("blocks in memory");
+        transcode(block.expect("a record"), &mut out).expect("a regular record");
         Events::end_create(&mut out);
         let event = String::from_utf8(out).expect("UTF-8");
         let place = event.find("\"collection\":").expect("the collection");

@@ -17,6 +17,7 @@ use rsky_backfiller::repo::mst::{self, layer_of};
 use rsky_backfiller::repo::record::{KeyParser, transcode};
 use rsky_crypto::verify::verify_signature_digest;
 use serde_json::Value as Json;
+use support::blocks;
 use support::generator::cid::sha256;
 use support::generator::{Cid, SigningKey, Value, commit_fields, set_field, sign_commit};
 
@@ -68,15 +69,15 @@ fn did_of(commit: &[u8]) -> String {
 fn records(archive: &[u8]) -> Result<Vec<String>, Reason> {
     let mut blocks = BlockStore::default();
     let root = car::read(archive, &mut blocks, &mut None).map_err(|error| error.reason)?;
-    let block = blocks.get(&root.digest).expect("the commit");
+    let block = blocks::get(&blocks, &root.digest).expect("the commit");
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let commit = Commit::read(block, &did_of(block), now).expect("a regular commit");
-    let tree = mst::prove(&blocks, commit.data()).map_err(|error| error.reason)?;
+    let commit = Commit::read(&block, &did_of(&block), now).expect("a regular commit");
+    let mut tree = mst::prove(&mut blocks, commit.data()).map_err(|error| error.reason)?;
     let (mut walk, mut keys) = (tree.walk(), KeyParser::default());
     let mut records = Vec::new();
-    while let Some(leaf) = walk.next().expect("a proven tree") {
+    while let Some(leaf) = walk.next(&tree).expect("a proven tree") {
         keys.parse(leaf.key).expect("a regular key");
-        let block = leaf.value.dag_cbor().and_then(|digest| blocks.get(digest));
+        let block = tree.record(&leaf).expect("blocks in memory");
         let mut out = Vec::new();
         transcode(block.expect("a record"), &mut out).expect("a regular record");
         records.push(String::from_utf8(out).expect("UTF-8"));

@@ -26,6 +26,7 @@ use rsky_backfiller::repo::commit::Commit;
 use rsky_backfiller::repo::record::{self, KeyParser, Skip};
 use rsky_backfiller::repo::{car, mst};
 use support::backfiller::Backfiller;
+use support::blocks;
 use support::events::{
     DEAD_LETTERS, INPUT, OUTPUT, dead_letters, enqueue, kept_keys, pending, read_stream, stream_len,
 };
@@ -64,22 +65,22 @@ impl Stages {
     fn process(&mut self, mutant: &Mutant, now: SystemTime) -> Result<Outcome, JobError> {
         self.blocks.clear();
         let root = car::read(&mutant.served[..], &mut self.blocks, &mut None)?;
-        let block = self.blocks.get(&root.digest);
+        let block = blocks::get(&self.blocks, &root.digest);
         let block = block.ok_or_else(|| JobError::new(Reason::Incomplete, "the commit"))?;
-        let commit = Commit::read(block, &mutant.did, now)?;
+        let commit = Commit::read(&block, &mutant.did, now)?;
         commit.verify(&mutant.key.did_key())?;
-        let tree = mst::prove(&self.blocks, commit.data())?;
+        let mut tree = mst::prove(&mut self.blocks, commit.data())?;
         let time = timestamp(now);
         let events = Events::new(&mutant.did, &root.cid, &commit.rev, &time);
         let (mut texts, mut skipped) = (Vec::new(), 0);
         let mut walk = tree.walk();
-        while let Some(leaf) = walk.next()? {
+        while let Some(leaf) = walk.next(&tree)? {
             let mut event = Vec::new();
             match encode(
                 &events,
                 &mut self.keys,
                 &leaf,
-                tree.record(&leaf),
+                tree.record(&leaf)?,
                 &mut event,
             ) {
                 Ok(()) => texts.push(text(&event)),
@@ -110,7 +111,7 @@ impl Stages {
 fn encode(
     events: &Events,
     keys: &mut KeyParser,
-    leaf: &mst::Leaf<'_, '_>,
+    leaf: &mst::Leaf<'_>,
     block: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) -> Result<(), Skip> {

@@ -15,6 +15,7 @@ use rsky_repo::block_map::BlockMap;
 use rsky_repo::mst::MST;
 use rsky_repo::storage::memory_blockstore::MemoryBlockstore;
 use rsky_repo::storage::types::RepoStorage;
+use support::blocks;
 use support::generator::{Repo, RepoBuilder, SigningKey, Value, did_plc, records};
 use tokio::sync::RwLock;
 
@@ -24,14 +25,14 @@ type Leaves = Vec<(String, String)>;
 fn ours(repo: &Repo, archive: &[u8]) -> Leaves {
     let mut blocks = BlockStore::default();
     let root = car::read(archive, &mut blocks, &mut None).expect("a whole archive");
-    let block = blocks.get(&root.digest).expect("the commit");
-    let commit = Commit::read(block, &repo.did, SystemTime::now()).expect("a good commit");
+    let block = blocks::get(&blocks, &root.digest).expect("the commit");
+    let commit = Commit::read(&block, &repo.did, SystemTime::now()).expect("a good commit");
     commit
         .verify(&repo.key.did_key())
         .expect("a good signature");
-    let tree = mst::prove(&blocks, commit.data()).expect("a good tree");
+    let tree = mst::prove(&mut blocks, commit.data()).expect("a good tree");
     let (mut walk, mut leaves) = (tree.walk(), Vec::new());
-    while let Some(leaf) = walk.next().expect("a proven tree") {
+    while let Some(leaf) = walk.next(&tree).expect("a proven tree") {
         let key = String::from_utf8(leaf.key.to_vec()).expect("UTF-8");
         leaves.push((key, leaf.value.to_string()));
     }

@@ -12,6 +12,7 @@ use rsky_backfiller::repo::blocks::BlockStore;
 use rsky_backfiller::repo::commit::Commit;
 use rsky_backfiller::repo::{car, mst};
 use sha2::{Digest, Sha512};
+use support::blocks;
 use support::generator::car::{frame, frames, header};
 use support::generator::cid::sha256;
 use support::generator::{Cid, Repo, RepoBuilder, Value, car as archive, did_plc, records};
@@ -39,11 +40,11 @@ fn read_error(archive: &[u8]) -> Reason {
 
 /// The number of leaves, where the archive holds the whole repo.
 fn prove(repo: &Repo, archive: &[u8]) -> Result<u64, Reason> {
-    let (root, blocks) = read(archive).map_err(|error| error.reason)?;
-    let block = blocks.get(&root.digest).ok_or(Reason::Incomplete)?;
+    let (root, mut blocks) = read(archive).map_err(|error| error.reason)?;
+    let block = blocks::get(&blocks, &root.digest).ok_or(Reason::Incomplete)?;
     let now = UNIX_EPOCH + Duration::from_secs(1_750_000_000);
-    let commit = Commit::read(block, &repo.did, now).map_err(|error| error.reason)?;
-    let tree = mst::prove(&blocks, commit.data()).map_err(|error| error.reason)?;
+    let commit = Commit::read(&block, &repo.did, now).map_err(|error| error.reason)?;
+    let tree = mst::prove(&mut blocks, commit.data()).map_err(|error| error.reason)?;
     Ok(tree.leaves())
 }
 
@@ -127,7 +128,7 @@ fn r2_blocks_under_foreign_cids_are_never_used() {
             foreign.splice(frames[place + 1].clone(), frame);
             let (_, blocks) = read(&foreign).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(blocks.len(), repo.blocks.len() - 1, "{name}");
-            assert!(!blocks.contains(&needed.digest), "{name}");
+            assert!(blocks::get(&blocks, &needed.digest).is_none(), "{name}");
             assert_eq!(prove(&repo, &foreign), Err(Reason::Incomplete), "{name}");
         }
     }
@@ -142,7 +143,7 @@ fn r2_raw_blocks_are_hashed_and_kept() {
     ]
     .concat();
     let (_, blocks) = read(&archive).expect("a whole archive");
-    assert_eq!(blocks.get(&sha256(blob)), Some(blob));
+    assert_eq!(blocks::get(&blocks, &sha256(blob)), Some(blob.to_vec()));
     assert_eq!(
         read_error(&flipped(&archive, archive.len() - 1, 0)),
         Reason::Car
@@ -157,7 +158,10 @@ fn r3_the_first_root_is_the_commit_and_further_roots_are_tolerated() {
     let (root, blocks) = read(&archive::write(&roots, &repo.blocks)).expect("a whole archive");
     assert_eq!(root.cid.to_bytes(), repo.commit_cid.bytes());
     assert_eq!(root.digest, repo.commit_cid.digest);
-    assert_eq!(blocks.get(&root.digest), Some(repo.commit()));
+    assert_eq!(
+        blocks::get(&blocks, &root.digest),
+        Some(repo.commit().to_vec())
+    );
 
     let swapped = archive::write(&[other, repo.commit_cid], &repo.blocks);
     let (root, _) = read(&swapped).expect("an archive of another root");

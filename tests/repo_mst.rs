@@ -10,6 +10,7 @@ use rsky_backfiller::error::Reason;
 use rsky_backfiller::repo::blocks::BlockStore;
 use rsky_backfiller::repo::link::Link;
 use rsky_backfiller::repo::mst;
+use support::blocks;
 use support::generator::mst::{Entry, Node, height, key_of_height};
 use support::generator::{Block, Cid, Repo, RepoBuilder, Value, did_plc, records};
 
@@ -20,19 +21,11 @@ fn record() -> Block {
     (Cid::dag_cbor(&block), block)
 }
 
-fn store<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> BlockStore {
-    let mut store = BlockStore::default();
-    for (cid, bytes) in blocks {
-        store.insert(&cid.digest, bytes).expect("room for a block");
-    }
-    store
-}
-
 /// Proves the tree and walks it.
-fn leaves(blocks: &BlockStore, root: Cid) -> Result<Leaves, Reason> {
+fn leaves(blocks: &mut BlockStore, root: Cid) -> Result<Leaves, Reason> {
     let tree = mst::prove(blocks, Link(&root.bytes())).map_err(|error| error.reason)?;
     let (mut walk, mut leaves) = (tree.walk(), Vec::new());
-    while let Some(leaf) = walk.next().expect("a proven tree") {
+    while let Some(leaf) = walk.next(&tree).expect("a proven tree") {
         leaves.push((leaf.key.to_vec(), leaf.value.0.to_vec()));
     }
     assert_eq!(tree.leaves(), leaves.len() as u64);
@@ -41,8 +34,8 @@ fn leaves(blocks: &BlockStore, root: Cid) -> Result<Leaves, Reason> {
 
 /// The number of leaves of a tree whose records are all `record()`; the last node is the root.
 fn tree(nodes: &[Block]) -> Result<usize, Reason> {
-    let blocks = store(nodes.iter().chain([&record()]));
-    leaves(&blocks, nodes.last().expect("a root").0).map(|leaves| leaves.len())
+    let mut blocks = blocks::store(nodes.iter().chain([&record()]));
+    leaves(&mut blocks, nodes.last().expect("a root").0).map(|leaves| leaves.len())
 }
 
 /// A key with its record and no subtree.
@@ -79,7 +72,7 @@ fn r7_generated_trees_are_proved_and_walked_in_the_order_of_their_keys() {
             let key = format!("{}/{}", record.collection, record.rkey);
             (key.into_bytes(), record.cid.bytes().to_vec())
         });
-        let walked = leaves(&store(&repo.blocks), repo.root);
+        let walked = leaves(&mut blocks::store(&repo.blocks), repo.root);
         assert_eq!(walked, Ok(expected.collect()), "{count} records");
     }
 }
@@ -259,7 +252,7 @@ fn r7_each_missing_node_and_each_missing_record_is_incomplete() {
     for &missing in missing {
         let there = repo.blocks.iter().filter(|(cid, _)| *cid != missing);
         assert_eq!(
-            leaves(&store(there), repo.root),
+            leaves(&mut blocks::store(there), repo.root),
             Err(Reason::Incomplete),
             "{missing}"
         );
@@ -268,7 +261,7 @@ fn r7_each_missing_node_and_each_missing_record_is_incomplete() {
     let mut raw = sample(1).root;
     raw.codec = 0x55;
     assert_eq!(
-        leaves(&store(&sample(1).blocks), raw),
+        leaves(&mut blocks::store(&sample(1).blocks), raw),
         Err(Reason::Incomplete)
     );
     let below = node(None, &[leaf(&key("a/", 0))]);
@@ -313,7 +306,7 @@ fn r7_a_cycle_cannot_be_made_and_would_end() {
         let mut changed = repo.clone().edit_node(place, |node| node.l = Some(older));
         changed.blocks.extend(repo.blocks.clone());
         assert_eq!(
-            leaves(&store(&changed.blocks), changed.root),
+            leaves(&mut blocks::store(&changed.blocks), changed.root),
             Err(Reason::Mst),
             "{old:?}"
         );
@@ -350,8 +343,8 @@ fn r7_a_cycle_cannot_be_made_and_would_end() {
         [entry(two), below(one)],
     ] {
         let [first, second] = nodes.map(|node| node.encode());
-        let store = store(&[(one, first), (two, second), record()]);
-        assert_eq!(leaves(&store, one), Err(Reason::Mst));
+        let mut store = blocks::store(&[(one, first), (two, second), record()]);
+        assert_eq!(leaves(&mut store, one), Err(Reason::Mst));
     }
 }
 
@@ -401,8 +394,8 @@ fn r7_keys_that_prefixes_make_huge_are_refused_at_once() {
         t: None,
     };
     bomb.e.extend(vec![more; 30_000]);
-    let blocks = store(&[bomb.block(), record()]);
+    let mut blocks = blocks::store(&[bomb.block(), record()]);
     let started = Instant::now();
-    assert_eq!(leaves(&blocks, bomb.block().0), Err(Reason::Mst));
+    assert_eq!(leaves(&mut blocks, bomb.block().0), Err(Reason::Mst));
     assert!(started.elapsed() < Duration::from_secs(5));
 }

@@ -3,21 +3,18 @@
 mod support;
 
 use rsky_backfiller::error::Reason;
-use rsky_backfiller::repo::blocks::BlockStore;
 use rsky_backfiller::repo::link::Link;
 use rsky_backfiller::repo::mst;
+use support::blocks;
 use support::generator::mst::key_of_height;
 use support::generator::{Cid, Value};
 
 /// The number of leaves of the tree of this one node, whose records are all `record`.
 fn proved(node: &[u8], record: &[u8]) -> Result<u64, Reason> {
-    let mut blocks = BlockStore::default();
-    for block in [node, record] {
-        let digest = Cid::dag_cbor(block).digest;
-        blocks.insert(&digest, block).expect("room for a block");
-    }
+    let blocks = [node, record].map(|block| (Cid::dag_cbor(block), block.to_vec()));
+    let mut blocks = blocks::store(&blocks);
     let root = Cid::dag_cbor(node).bytes();
-    match mst::prove(&blocks, Link(&root)) {
+    match mst::prove(&mut blocks, Link(&root)) {
         Ok(tree) => Ok(tree.leaves()),
         Err(error) => Err(error.reason),
     }

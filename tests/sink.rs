@@ -8,16 +8,17 @@ use std::sync::Arc;
 use rsky_backfiller::cli::Cli;
 use rsky_backfiller::config::Config;
 use rsky_backfiller::connection::Patience;
+use rsky_backfiller::memory::Budget;
 use rsky_backfiller::metrics::Metrics;
 use rsky_backfiller::queue::fence::Standing;
 use rsky_backfiller::queue::held::Held;
 use rsky_backfiller::queue::{Job, Message};
-use rsky_backfiller::repo::blocks::BlockStore;
 use rsky_backfiller::repo::link::Link;
 use rsky_backfiller::repo::mst;
 use rsky_backfiller::shutdown::Shutdown;
 use rsky_backfiller::sink::Sink;
 use rsky_backfiller::status::Slot;
+use support::blocks;
 use support::events::{GROUP, INPUT, OUTPUT, enqueue, pending_messages, stream_len};
 use support::generator::{Repo, RepoBuilder, did_plc, records};
 use support::redis_server::RedisServer;
@@ -32,7 +33,16 @@ fn sink(redis: &RedisServer) -> Sink {
     let config = Arc::new(Config::from_cli(&cli).expect("a configuration"));
     let shutdown = Shutdown::default();
     let (metrics, slot) = (Arc::new(Metrics::default()), Arc::new(Slot::default()));
-    Sink::new(&config, &shutdown, Default::default(), metrics, slot).expect("a sink")
+    let memory = Budget::new(u64::MAX);
+    Sink::new(
+        &config,
+        &shutdown,
+        Default::default(),
+        &memory,
+        metrics,
+        slot,
+    )
+    .expect("a sink")
 }
 
 fn job(repo: &Repo, id: &str) -> Job {
@@ -66,12 +76,9 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
     let repo = RepoBuilder::new(did_plc(1))
         .records(records::mixed(1, 600))
         .build();
-    let mut blocks = BlockStore::default();
-    for (cid, bytes) in &repo.blocks {
-        blocks.insert(&cid.digest, bytes).expect("room for a block");
-    }
+    let mut blocks = blocks::store(&repo.blocks);
     let root = repo.root.bytes();
-    let tree = mst::prove(&blocks, Link(&root)).expect("a tree");
+    let mut tree = mst::prove(&mut blocks, Link(&root)).expect("a tree");
     let commit = cid::Cid::try_from(repo.commit_cid.bytes().as_slice()).expect("a CID");
     let id = delivered(&mut connection, &repo);
     let mut job = job(&repo, &id);
@@ -85,8 +92,10 @@ fn i5_replies_of_a_job_that_ended_in_its_midst_are_not_read_by_the_next() {
     acquire(&mut sink, &mut job);
     let mut writer = sink.begin(&job, &commit, &repo.rev);
     let mut walk = tree.walk();
-    while let Some(leaf) = walk.next().expect("a leaf") {
-        let skipped = writer.record(&leaf, tree.record(&leaf)).expect("written");
+    while let Some(leaf) = walk.next(&tree).expect("a leaf") {
+        let skipped = writer
+            .record(&leaf, tree.record(&leaf).expect("in memory"))
+            .expect("written");
         assert_eq!(skipped, None);
     }
     // The first chunk is executed, and nobody has read the replies to it.

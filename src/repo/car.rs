@@ -16,7 +16,7 @@ use iroh_car::CarReader;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::blocks::{BlockStore, MAX_BLOCKS};
+use super::blocks::BlockStore;
 use super::link::{DAG_CBOR, Digest, block_digest};
 use crate::block_on::block_on;
 use crate::error::{JobError, Reason};
@@ -33,12 +33,13 @@ pub struct Root {
     pub digest: Digest,
 }
 
-/// Reads a whole CAR into `blocks` and returns its first root, which `named` holds as soon as the header has named it.
+/// Reads a whole CAR into `blocks`, seals them, and returns its first root, which `named` holds as soon as the header has named it.
 ///
 /// An [`io::Error`] of `reader` that carries a [`JobError`] is returned as that error, any other as [`Reason::Network`].
 ///
 /// # Errors
-/// [`Reason::Car`] for a wrong header, frame or hash; [`Reason::TooLarge`] for too many blocks; and what the reader says.
+/// [`Reason::Car`] for a wrong header, frame or hash; [`Reason::TooLarge`] for too many blocks;
+/// [`Reason::Deferred`] where they do not fit into memory and cannot go to a file; and what the reader says.
 pub fn read(
     reader: impl Read + Unpin,
     blocks: &mut BlockStore,
@@ -83,18 +84,14 @@ async fn read_frames<R: Read + Unpin>(
                     format_args!("the bytes do not hash to {cid}"),
                 ));
             }
-            blocks.insert(&digest, &bytes).map_err(|_| {
-                JobError::new(
-                    Reason::TooLarge,
-                    format_args!("more than {MAX_BLOCKS} blocks"),
-                )
-            })?;
+            blocks.insert(&digest, &bytes)?;
         }
         boundary = position.get();
     }
     if position.get() != boundary {
         return Err(wrong(boundary, "the CAR ends inside the length of a frame"));
     }
+    blocks.seal();
     Ok(root)
 }
 

@@ -152,6 +152,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a text whose bytes have not been checked to be UTF-8; `None`, and nothing is read, where another item follows.
+    #[inline]
+    pub fn unchecked_text(&mut self) -> Result<Option<&'a [u8]>> {
+        let start = self.position;
+        let first = self.byte()?;
+        if first >> 5 != 3 {
+            self.position = start;
+            return Ok(None);
+        }
+        let length = self.argument(first)?;
+        self.take(length).map(Some)
+    }
+
     /// The key of a map entry.
     #[inline]
     pub fn key(&mut self) -> Result<&'a str> {
@@ -278,7 +291,8 @@ impl<'a> Reader<'a> {
 
 /// Whether `b` may follow `a` in a map of DAG-CBOR: shorter keys first, then bytewise. Equal keys are not in order.
 #[inline]
-pub fn in_order(a: &str, b: &str) -> bool {
+pub fn in_order<K: AsRef<[u8]> + ?Sized>(a: &K, b: &K) -> bool {
+    let (a, b) = (a.as_ref(), b.as_ref());
     (a.len(), a) < (b.len(), b)
 }
 

@@ -89,6 +89,15 @@ impl fmt::Debug for Link<'_> {
     }
 }
 
+/// The binary CIDv1 of a digest, with dag-cbor and sha2-256.
+pub fn dag_cbor_cid(digest: &Digest) -> [u8; BINARY_LENGTH] {
+    let mut cid = [0; BINARY_LENGTH];
+    let (head, tail) = cid.split_at_mut(DAG_CBOR_SHA256.len());
+    head.copy_from_slice(&DAG_CBOR_SHA256);
+    tail.copy_from_slice(digest);
+    cid
+}
+
 /// The digest of a CID that may name a block of a repo: CIDv1, dag-cbor or raw, sha2-256 (R2).
 pub fn block_digest(cid: &Cid) -> Option<Digest> {
     let usable = cid.version() == cid::Version::V1

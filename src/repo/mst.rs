@@ -13,64 +13,83 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::blocks::BlockStore;
+use super::blocks::{BlockStore, LookUp, Place};
 use super::cbor::{self, Item, Malformed, Reader};
-use super::link::{Digest, Link};
+use super::link::{Digest, Link, dag_cbor_cid};
 use crate::error::{JobError, Reason};
+use crate::memory::Share;
 
 /// Longest key in bytes that the walk follows. Keys over 1024 bytes are legal here and skipped as records (R1), but prefix
 /// compression would let a CAR of a few megabytes spell out terabytes of keys to be hashed; no server writes such keys.
 const MAX_KEY: usize = 4096;
 
+/// How much of a link is looked at: more than the longest CID has that can be read.
+const MAX_LINK: usize = 128;
+/// Bytes that a node on the path may take before they are counted in the budget; real nodes have a few kilobytes.
+const SMALL_VISIT: usize = 64 << 10;
+
 /// A proven tree.
 pub struct Tree<'a> {
-    blocks: &'a BlockStore,
+    blocks: &'a mut BlockStore,
     root: Digest,
     leaves: u64,
+    /// For blocks that are read from a file.
+    buffer: Vec<u8>,
 }
 
-impl<'a> Tree<'a> {
+impl Tree<'_> {
     /// Number of leaves.
     pub fn leaves(&self) -> u64 {
         self.leaves
     }
 
     /// The block of a leaf's record; `None` where the leaf's CID leads to no block, so that there is no record.
-    pub fn record(&self, leaf: &Leaf<'_, '_>) -> Option<&'a [u8]> {
-        self.blocks.get(leaf.value.dag_cbor()?)
+    ///
+    /// # Errors
+    /// [`Reason::Deferred`], when a file of blocks cannot be read.
+    #[inline]
+    pub fn record(&mut self, leaf: &Leaf<'_>) -> Result<Option<&[u8]>, JobError> {
+        self.blocks.relieve();
+        let Some(digest) = leaf.value.dag_cbor() else {
+            return Ok(None);
+        };
+        match self.blocks.find_at(leaf.guess, digest)? {
+            Some(place) => self.blocks.read_at(place, &mut self.buffer).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The second walk: all leaves in the order of their keys.
-    pub fn walk(&self) -> Walk<'a> {
-        Walk::new(self.blocks, self.root, false)
+    pub fn walk(&self) -> Walk {
+        Walk::new(self.root, false)
     }
 }
 
 /// A key and the link to its record. The key is not checked beyond R7; see [`KeyParser`](super::record::KeyParser).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leaf<'k, 'a> {
+pub struct Leaf<'w> {
     /// `collection/rkey`, as bytes.
-    pub key: &'k [u8],
+    pub key: &'w [u8],
     /// The CID of the record.
-    pub value: Link<'a>,
+    pub value: Link<'w>,
+    guess: Option<Place>,
 }
 
 /// The first walk: proves the tree below `root`.
 ///
 /// # Errors
-/// [`Reason::Incomplete`] where a node or a record's block is missing, [`Reason::Mst`] for everything else.
-pub fn prove<'a>(blocks: &'a BlockStore, root: Link<'_>) -> Result<Tree<'a>, JobError> {
+/// [`Reason::Incomplete`] where a node or a record's block is missing, [`Reason::Deferred`] where a file of blocks cannot be read,
+/// [`Reason::Mst`] for everything else.
+pub fn prove<'a>(blocks: &'a mut BlockStore, root: Link<'_>) -> Result<Tree<'a>, JobError> {
     let root = *root
         .dag_cbor()
         .ok_or_else(|| missing(format_args!("root {root} of the tree")))?;
-    let mut walk = Walk::new(blocks, root, true);
+    let mut walk = Walk::new(root, true);
     let mut leaves = 0;
-    while let Some(leaf) = walk.next()? {
+    while let Some(leaf) = walk.step(blocks)? {
         // A value of another kind is no record; it is skipped later and needs no block.
-        if leaf
-            .value
-            .dag_cbor()
-            .is_some_and(|digest| !blocks.contains(digest))
+        if let Some(digest) = leaf.value.dag_cbor()
+            && blocks.find_at(leaf.guess, digest)?.is_none()
         {
             let key = String::from_utf8_lossy(leaf.key);
             return Err(missing(format_args!("record {key} {}", leaf.value)));
@@ -81,6 +100,7 @@ pub fn prove<'a>(blocks: &'a BlockStore, root: Link<'_>) -> Result<Tree<'a>, Job
         blocks,
         root,
         leaves,
+        buffer: Vec::new(),
     })
 }
 
@@ -99,123 +119,191 @@ pub fn layer_of(key: &[u8]) -> u8 {
 }
 
 /// A walk over the leaves, in the order of their keys.
-pub struct Walk<'a> {
-    blocks: &'a BlockStore,
+pub struct Walk {
     /// Until the walk begins.
     root: Option<Digest>,
     /// Whether order and depth are checked; a proven tree need not be proved again.
     proving: bool,
     /// The nodes from the root down to the current one.
-    path: Vec<Visit<'a>>,
+    path: Vec<Visit>,
     /// The last key handed out.
     last: Vec<u8>,
     any: bool,
     /// Used visits, kept for their memory.
-    spare: Vec<Visit<'a>>,
+    spare: Vec<Visit>,
+    /// For nodes that are read from a file.
+    buffer: Vec<u8>,
+    /// Look-ups of what a node leads to; kept for its memory.
+    begun: Vec<Option<LookUp>>,
+    /// What large nodes on the path take.
+    large: Option<Share>,
 }
 
-/// A node on the path.
+/// A node on the path. What is needed of it is copied: its block may move to a file while the walk is below it, and may have fields
+/// of megabytes that nobody needs.
 #[derive(Default)]
-struct Visit<'a> {
-    entries: Vec<Entry<'a>>,
+struct Visit {
+    /// Suffixes and links, one behind the other.
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
     /// Index of the next entry.
     next: usize,
     /// The subtree to go into before the next entry: `l` at first, then the `t` of the entry before.
-    below: Option<Link<'a>>,
+    below: Option<Subtree>,
     layer: u8,
     /// The key of the entry before. Prefixes refer to it, and not to the last key of the walk, which lies in a subtree.
     key: Vec<u8>,
 }
 
-struct Entry<'a> {
-    prefix: usize,
-    suffix: &'a [u8],
-    value: Link<'a>,
-    right: Option<Link<'a>>,
+/// A part of a visit's bytes.
+#[derive(Clone, Copy)]
+struct Part {
+    from: u32,
+    to: u32,
 }
 
-impl<'a> Walk<'a> {
-    fn new(blocks: &'a BlockStore, root: Digest, proving: bool) -> Self {
+struct Entry {
+    prefix: usize,
+    suffix: Part,
+    value: Part,
+    /// Where the value's block may lie.
+    guess: Option<Place>,
+    right: Option<Subtree>,
+}
+
+#[derive(Clone, Copy)]
+struct Subtree {
+    link: Part,
+    /// Where the node may lie.
+    guess: Option<Place>,
+}
+
+impl Visit {
+    fn part(&self, part: Part) -> &[u8] {
+        // Made by `keep`, so never out of bounds.
+        &self.bytes[part.from as usize..part.to as usize]
+    }
+
+    /// Bytes that it takes.
+    fn size(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    fn link(&self, part: Part) -> Link<'_> {
+        Link(self.part(part))
+    }
+
+    /// Copies a part of a block, up to a length beyond which it is refused in any case; a block has at most 4 MiB.
+    fn keep(&mut self, bytes: &[u8], most: usize) -> Part {
+        let from = self.bytes.len() as u32;
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(most)]);
+        let to = self.bytes.len() as u32;
+        Part { from, to }
+    }
+}
+
+impl Walk {
+    fn new(root: Digest, proving: bool) -> Self {
         Walk {
-            blocks,
             root: Some(root),
             proving,
             path: Vec::new(),
             last: Vec::new(),
             any: false,
             spare: Vec::new(),
+            buffer: Vec::new(),
+            begun: Vec::new(),
+            large: None,
         }
     }
 
-    /// The next leaf, or `None` after the last.
+    /// The next leaf of the tree whose walk this is, or `None` after the last.
     ///
     /// # Errors
-    /// As [`prove`]; on a proven tree there is none.
-    #[allow(clippy::should_implement_trait)] // The key is borrowed from the walk, which Iterator cannot say.
-    pub fn next(&mut self) -> Result<Option<Leaf<'_, 'a>>, JobError> {
+    /// [`Reason::Deferred`], when a file of blocks cannot be read.
+    #[inline]
+    pub fn next(&mut self, tree: &Tree<'_>) -> Result<Option<Leaf<'_>>, JobError> {
+        self.step(tree.blocks)
+    }
+
+    fn step(&mut self, blocks: &BlockStore) -> Result<Option<Leaf<'_>>, JobError> {
         if let Some(root) = self.root.take() {
-            self.enter_root(&root)?;
+            self.enter_root(blocks, &root)?;
         }
-        loop {
+        let at = loop {
             let Some(visit) = self.path.last_mut() else {
                 return Ok(None);
             };
             if let Some(below) = visit.below.take() {
-                let layer = visit.layer;
-                self.enter(below, layer)?;
+                self.enter(blocks, below)?;
                 continue;
             }
-            let Some(entry) = visit.entries.get(visit.next) else {
-                self.spare.extend(self.path.pop());
-                continue;
-            };
-            visit.next += 1;
-            visit.below = entry.right;
-            if entry.prefix > visit.key.len() {
+            if visit.next < visit.entries.len() {
+                visit.next += 1;
+                break visit.next - 1;
+            }
+            self.leave();
+        };
+        self.arrive(at)
+    }
+
+    /// Makes the key of an entry, and checks it.
+    fn arrive(&mut self, at: usize) -> Result<Option<Leaf<'_>>, JobError> {
+        let Some(visit) = self.path.last_mut() else {
+            return Ok(None);
+        };
+        let Visit {
+            bytes,
+            entries,
+            below,
+            layer,
+            key,
+            ..
+        } = visit;
+        let entry = &entries[at];
+        *below = entry.right;
+        if entry.prefix > key.len() {
+            return Err(wrong(format_args!(
+                "prefix of {} bytes after a key of {} bytes",
+                entry.prefix,
+                key.len()
+            )));
+        }
+        key.truncate(entry.prefix);
+        key.extend_from_slice(&bytes[entry.suffix.from as usize..entry.suffix.to as usize]);
+        if key.len() > MAX_KEY {
+            return Err(wrong(format_args!("a key of more than {MAX_KEY} bytes")));
+        }
+        if self.proving {
+            if self.any && *key <= self.last {
+                return Err(wrong(format_args!("key {} is not in order", show(key))));
+            }
+            if layer_of(key) != *layer {
                 return Err(wrong(format_args!(
-                    "prefix of {} bytes after a key of {} bytes",
-                    entry.prefix,
-                    visit.key.len()
+                    "key {} is at the wrong depth",
+                    show(key)
                 )));
             }
-            visit.key.truncate(entry.prefix);
-            visit.key.extend_from_slice(entry.suffix);
-            if visit.key.len() > MAX_KEY {
-                return Err(wrong(format_args!("a key of {} bytes", visit.key.len())));
-            }
-            let value = entry.value;
-            if self.proving {
-                if self.any && visit.key <= self.last {
-                    return Err(wrong(format_args!(
-                        "key {} is not in order",
-                        show(&visit.key)
-                    )));
-                }
-                if layer_of(&visit.key) != visit.layer {
-                    return Err(wrong(format_args!(
-                        "key {} is at the wrong depth",
-                        show(&visit.key)
-                    )));
-                }
-                self.any = true;
-            }
-            self.last.clear();
-            self.last.extend_from_slice(&visit.key);
-            return Ok(Some(Leaf {
-                key: &self.last,
-                value,
-            }));
+            self.any = true;
         }
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        Ok(Some(Leaf {
+            key: &self.last,
+            value: Link(&bytes[entry.value.from as usize..entry.value.to as usize]),
+            guess: entry.guess,
+        }))
     }
 
     /// The root's layer is that of its first key; every other layer follows from it.
-    fn enter_root(&mut self, root: &Digest) -> Result<(), JobError> {
-        let visit = self.read(root, || "root of the tree".to_owned())?;
+    fn enter_root(&mut self, blocks: &BlockStore, root: &Digest) -> Result<(), JobError> {
+        let mut visit = self.read(blocks, None, root, || "root of the tree".to_owned())?;
         match (visit.entries.first(), visit.below) {
             (Some(first), _) => {
                 // Its prefix is 0, or the walk refuses it.
-                let layer = layer_of(first.suffix);
-                self.path.push(Visit { layer, ..visit });
+                visit.layer = layer_of(visit.part(first.suffix));
+                self.path.push(visit);
                 Ok(())
             }
             (None, None) => Ok(()),
@@ -223,36 +311,105 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn enter(&mut self, link: Link<'a>, layer_above: u8) -> Result<(), JobError> {
-        let layer = layer_above
+    /// Goes into a subtree of the last node of the path.
+    fn enter(&mut self, blocks: &BlockStore, subtree: Subtree) -> Result<(), JobError> {
+        let Some(above) = self.path.last() else {
+            return Ok(());
+        };
+        let layer = above
+            .layer
             .checked_sub(1)
             .ok_or_else(|| wrong("a pointer leads below the lowest layer"))?;
-        let digest = link
+        let link = above.link(subtree.link);
+        let digest = *link
             .dag_cbor()
             .ok_or_else(|| missing(format_args!("node {link}")))?;
-        let visit = self.read(digest, || format!("node {link}"))?;
+        let name = || format!("node {}", Link(&dag_cbor_cid(&digest)));
+        let mut visit = self.read(blocks, subtree.guess, &digest, name)?;
         if visit.entries.is_empty() && visit.below.is_none() {
-            return Err(wrong(format_args!("node {link} is empty")));
+            return Err(wrong(format_args!("{} is empty", name())));
         }
-        self.path.push(Visit { layer, ..visit });
+        visit.layer = layer;
+        self.path.push(visit);
         Ok(())
     }
 
+    /// Goes back up from the last node of the path.
+    fn leave(&mut self) {
+        let Some(visit) = self.path.pop() else {
+            return;
+        };
+        let size = visit.size();
+        if size <= SMALL_VISIT {
+            self.spare.push(visit);
+        } else if let Some(large) = &mut self.large {
+            large.shrink(size);
+        }
+    }
+
     /// Reads a node into a spare visit.
-    fn read(&mut self, digest: &Digest, name: impl Fn() -> String) -> Result<Visit<'a>, JobError> {
-        let bytes = self.blocks.get(digest).ok_or_else(|| missing(name()))?;
+    fn read(
+        &mut self,
+        blocks: &BlockStore,
+        guess: Option<Place>,
+        digest: &Digest,
+        name: impl Fn() -> String,
+    ) -> Result<Visit, JobError> {
+        let place = blocks
+            .find_at(guess, digest)?
+            .ok_or_else(|| missing(name()))?;
+        let bytes = blocks.read_at(place, &mut self.buffer)?;
         let mut visit = self.spare.pop().unwrap_or_default();
+        visit.bytes.clear();
         visit.entries.clear();
         visit.next = 0;
         visit.key.clear();
-        visit.below = read_node(bytes, &mut visit.entries)
-            .map_err(|e| wrong(format_args!("{}: {e}", name())))?;
+        read_node(bytes, &mut visit).map_err(|e| wrong(format_args!("{}: {e}", name())))?;
+        visit.look_ahead(blocks, &mut self.begun);
+        let size = visit.size();
+        if size > SMALL_VISIT {
+            let large = self.large.get_or_insert_with(|| blocks.share());
+            large.grow(size);
+        }
         Ok(visit)
     }
 }
 
-/// Reads `{"e": [entry], "l": link or null}`; returns `l`. Unknown fields are passed over, as other readers do.
-fn read_node<'a>(bytes: &'a [u8], entries: &mut Vec<Entry<'a>>) -> cbor::Result<Option<Link<'a>>> {
+impl Visit {
+    /// Guesses where the blocks lie that the node leads to, all at once, so that they come from memory while the walk is busy.
+    fn look_ahead(&mut self, blocks: &BlockStore, begun: &mut Vec<Option<LookUp>>) {
+        let Visit {
+            bytes,
+            entries,
+            below,
+            ..
+        } = self;
+        let begin = |link: Part| {
+            let link = Link(&bytes[link.from as usize..link.to as usize]);
+            link.dag_cbor().map(|digest| blocks.begin(digest))
+        };
+        begun.clear();
+        begun.extend(below.iter().map(|below| begin(below.link)));
+        for entry in entries.iter() {
+            begun.push(begin(entry.value));
+            begun.extend(entry.right.iter().map(|right| begin(right.link)));
+        }
+        let mut begun = begun.drain(..);
+        let mut guess = || begun.next()?.and_then(|look_up| blocks.guess(look_up));
+        if let Some(below) = below {
+            below.guess = guess();
+        }
+        for entry in entries {
+            entry.guess = guess();
+            if let Some(right) = &mut entry.right {
+                right.guess = guess();
+            }
+        }
+    }
+}
+
+/// Reads `{"e": [entry], "l": link or null}`. Unknown fields are passed over, as other readers do.
+fn read_node(bytes: &[u8], visit: &mut Visit) -> cbor::Result<()> {
     let mut reader = Reader::new(bytes);
     let mut left = None;
     let mut have_entries = false;
@@ -262,14 +419,15 @@ fn read_node<'a>(bytes: &'a [u8], entries: &mut Vec<Entry<'a>>) -> cbor::Result<
     };
     for _ in 0..fields {
         match keys.next(&mut reader)? {
-            "l" => left = link_or_null(&mut reader)?,
+            "l" => left = subtree(&mut reader, visit)?,
             "e" => {
                 have_entries = true;
                 let Item::Array(count) = reader.item()? else {
                     return Err(Malformed::Type("an array of entries"));
                 };
                 for _ in 0..count {
-                    entries.push(read_entry(&mut reader)?);
+                    let entry = read_entry(&mut reader, visit)?;
+                    visit.entries.push(entry);
                 }
             }
             _ => reader.skip()?,
@@ -279,11 +437,12 @@ fn read_node<'a>(bytes: &'a [u8], entries: &mut Vec<Entry<'a>>) -> cbor::Result<
     if !have_entries {
         return Err(Malformed::Type("a node: field e is missing"));
     }
-    Ok(left)
+    visit.below = left;
+    Ok(())
 }
 
 /// Reads `{"k": bytes, "p": integer, "t": link or null, "v": link}`.
-fn read_entry<'a>(reader: &mut Reader<'a>) -> cbor::Result<Entry<'a>> {
+fn read_entry(reader: &mut Reader<'_>, visit: &mut Visit) -> cbor::Result<Entry> {
     let (mut suffix, mut prefix, mut value, mut right) = (None, None, None, None);
     let mut keys = Keys::default();
     let Item::Map(fields) = reader.item()? else {
@@ -292,7 +451,7 @@ fn read_entry<'a>(reader: &mut Reader<'a>) -> cbor::Result<Entry<'a>> {
     for _ in 0..fields {
         match keys.next(reader)? {
             "k" => match reader.item()? {
-                Item::Bytes(bytes) => suffix = Some(bytes),
+                Item::Bytes(bytes) => suffix = Some(visit.keep(bytes, MAX_KEY + 1)),
                 _ => return Err(Malformed::Type("bytes in field k")),
             },
             "p" => match reader.item()? {
@@ -301,10 +460,10 @@ fn read_entry<'a>(reader: &mut Reader<'a>) -> cbor::Result<Entry<'a>> {
                 _ => return Err(Malformed::Type("a length in field p")),
             },
             "v" => match reader.item()? {
-                Item::Link(cid) => value = Some(Link(cid)),
+                Item::Link(cid) => value = Some(visit.keep(cid, MAX_LINK)),
                 _ => return Err(Malformed::Type("a link in field v")),
             },
-            "t" => right = link_or_null(reader)?,
+            "t" => right = subtree(reader, visit)?,
             _ => reader.skip()?,
         }
     }
@@ -313,6 +472,7 @@ fn read_entry<'a>(reader: &mut Reader<'a>) -> cbor::Result<Entry<'a>> {
             prefix,
             suffix,
             value,
+            guess: None,
             right,
         }),
         _ => Err(Malformed::Type(
@@ -321,9 +481,12 @@ fn read_entry<'a>(reader: &mut Reader<'a>) -> cbor::Result<Entry<'a>> {
     }
 }
 
-fn link_or_null<'a>(reader: &mut Reader<'a>) -> cbor::Result<Option<Link<'a>>> {
+fn subtree(reader: &mut Reader<'_>, visit: &mut Visit) -> cbor::Result<Option<Subtree>> {
     match reader.item()? {
-        Item::Link(cid) => Ok(Some(Link(cid))),
+        Item::Link(cid) => Ok(Some(Subtree {
+            link: visit.keep(cid, MAX_LINK),
+            guess: None,
+        })),
         Item::Null => Ok(None),
         _ => Err(Malformed::Type("a link or null")),
     }

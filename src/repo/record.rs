@@ -111,8 +111,11 @@ pub fn transcode(block: &[u8], out: &mut Vec<u8>) -> Result<(), Skip> {
 
 /// Recursion is bounded by [`MAX_DEPTH`]; `depth` is that of the map or array around the value.
 fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> cbor::Result<()> {
+    if let Some(text) = reader.unchecked_text()? {
+        return string(text, out);
+    }
     match reader.item()? {
-        Item::Text(text) => string(text, out),
+        Item::Text(text) => string(text.as_bytes(), out)?,
         Item::Unsigned(n) => integer(n, out),
         // −1 − n, for n up to 2^64 − 1: one bit more than i64 has.
         Item::Negative(n) => integer(-1 - i128::from(n), out),
@@ -168,17 +171,17 @@ fn map(reader: &mut Reader<'_>, pairs: usize, depth: usize, out: &mut Vec<u8>) -
     }
     out.push(b'{');
     let start = reader.clone();
-    let mut last: Option<&str> = None;
+    let mut last: Option<&[u8]> = None;
     let mut sorted = true;
     for i in 0..pairs {
-        let key = reader.key()?;
+        let key = reader.unchecked_text()?.ok_or(Malformed::Key)?;
         if i > 0 {
             out.push(b',');
         }
         // Keys in DAG-CBOR order cannot repeat; only where the order is broken they must be compared all with all.
         sorted = sorted && last.is_none_or(|last| cbor::in_order(last, key));
         last = Some(key);
-        string(key, out);
+        string(key, out)?;
         out.push(b':');
         value(reader, depth, out)?;
     }
@@ -209,17 +212,32 @@ fn integer(n: impl itoa::Integer, out: &mut Vec<u8>) {
 }
 
 /// A JSON string: quotation mark, backslash and control characters escaped, everything else as it is (RFC 8259, 7).
-fn string(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+///
+/// Most texts are ASCII without any of these, and are copied as they are; only from the first other byte on the text is looked
+/// at closely, and proved to be UTF-8.
+fn string(text: &[u8], out: &mut Vec<u8>) -> cbor::Result<()> {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut written = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
+    let (plain, rest) = text.split_at(first(text, is_ascii_and_plain));
+    out.extend_from_slice(plain);
+    if !rest.is_empty() {
+        if std::str::from_utf8(rest).is_err() {
+            return Err(Malformed::Utf8);
         }
-        out.extend_from_slice(&bytes[written..at]);
-        written = at + 1;
+        escaped(rest, out);
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+fn escaped(mut text: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    loop {
+        let (plain, rest) = text.split_at(first(text, is_plain));
+        out.extend_from_slice(plain);
+        let Some((&byte, rest)) = rest.split_first() else {
+            return;
+        };
+        text = rest;
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -235,6 +253,44 @@ fn string(text: &str, out: &mut Vec<u8>) {
             }
         }
     }
-    out.extend_from_slice(&bytes[written..]);
-    out.push(b'"');
+}
+
+/// How many bytes stand before the first one that is not as `all` says of eight bytes: the high bit of each that is not is set
+/// in what it returns, and, of those behind the first, perhaps of others.
+#[inline]
+fn first(text: &[u8], all: impl Fn(u64) -> u64) -> usize {
+    let mut chunks = text.chunks_exact(8);
+    let mut passed = 0;
+    for chunk in &mut chunks {
+        let others = all(u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
+        if others != 0 {
+            return passed + (others.trailing_zeros() / 8) as usize;
+        }
+        passed += 8;
+    }
+    // Filled up with what is as it should be.
+    let mut last = [b' '; 8];
+    let rest = chunks.remainder();
+    last[..rest.len()].copy_from_slice(rest);
+    let others = all(u64::from_le_bytes(last));
+    passed + rest.len().min((others.trailing_zeros() / 8) as usize)
+}
+
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+
+/// Bytes that a JSON string cannot hold as they are.
+#[inline]
+fn is_plain(bytes: u64) -> u64 {
+    // Less than n: subtracting n borrows. (Exact up to the first byte that is; see "Determine if a word has a byte less than n"
+    // in Bit Twiddling Hacks.)
+    let less = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGH;
+    let equal = |byte: u8| less(bytes ^ (ONES * u64::from(byte)), 1);
+    less(bytes, 0x20) | equal(b'"') | equal(b'\\')
+}
+
+/// The same, and those that are not ASCII.
+#[inline]
+fn is_ascii_and_plain(bytes: u64) -> u64 {
+    is_plain(bytes) | bytes & HIGH
 }

@@ -2,13 +2,19 @@
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::MAX_JSON;
+use super::{MAX_CREATES, MAX_JSON};
 use crate::connection::Link;
 use crate::queue::fence::no_array;
 use crate::resp;
 
-/// Buffers up to this size are kept for the next chunk.
-pub const KEEP: usize = 2 * MAX_JSON;
+/// Buffers up to this size are kept for the next chunk of a repo.
+const KEEP: usize = 2 * MAX_JSON;
+/// Buffers up to this size are kept for the next repo: most chunks fit.
+const KEEP_SMALL: usize = 512 << 10;
+/// How much room is made at a time, at least.
+const ROOM: usize = 64 << 10;
+/// Digits of the length of most events.
+const DIGITS: usize = 3;
 
 /// MULTI … EXEC, and what is asked behind it: whose the message is, but for the last chunk, and the length of the output.
 #[derive(Default)]
@@ -21,12 +27,23 @@ pub struct Chunk {
     pub creates: usize,
     /// Their bytes of JSON.
     pub json: usize,
+    /// The last one of them.
+    pub last_event: Event,
     /// Leaves that are passed before it.
     pub from: u64,
     /// Leaves that are passed with it.
     pub to: u64,
     /// Whether this is a repo's last chunk, which acknowledges the message.
     pub last: bool,
+}
+
+/// An event in a chunk.
+#[derive(Clone, Copy, Default)]
+pub struct Event {
+    /// Where its command begins.
+    at: usize,
+    /// Bytes of its JSON.
+    json: usize,
 }
 
 impl Chunk {
@@ -39,11 +56,79 @@ impl Chunk {
         self.last = false;
     }
 
-    /// Adds a command to the transaction.
-    pub fn queue(&mut self, parts: &[&[u8]]) {
+    /// Gives back what an unusual chunk has needed.
+    pub fn shrink(&mut self) {
+        self.commands.shrink_to(KEEP_SMALL);
+    }
+
+    /// Adds an event that `write` appends; `append` is the command up to the event, `size` what both will probably take.
+    ///
+    /// # Errors
+    /// What `write` says; then nothing is added.
+    pub fn event<E>(
+        &mut self,
+        append: &[u8],
+        size: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = self.commands.len();
+        // Doubling would take twice of what a large chunk needs.
+        if self.commands.capacity() - before < size {
+            self.commands.reserve_exact(size.max(ROOM));
+        }
+        self.begin();
+        let out = &mut self.commands;
+        let at = out.len();
+        out.extend_from_slice(append);
+        let event = resp::begin_bulk(out, DIGITS);
+        if let Err(e) = write(out) {
+            out.truncate(before);
+            return Err(e);
+        }
+        let json = event.end(out);
+        self.last_event = Event { at, json };
+        self.count(json);
+        Ok(())
+    }
+
+    /// Whether it is larger than a chunk may be, with so many bytes of JSON to come; one event is always in its place.
+    pub fn is_too_large(&self, more: usize) -> bool {
+        self.creates > MAX_CREATES || (self.creates > 1 && self.json + more > MAX_JSON)
+    }
+
+    /// Takes the last event out again, for the next chunk.
+    pub fn take_last(&mut self, event: &mut Vec<u8>) {
+        let Event { at, json } = self.last_event;
+        event.clear();
+        event.extend_from_slice(&self.commands[at..]);
+        self.commands.truncate(at);
+        self.creates -= 1;
+        self.queued -= 1;
+        self.json -= json;
+    }
+
+    /// Adds an event that was taken out of another chunk.
+    pub fn put(&mut self, event: &[u8], from: Event) {
+        self.begin();
+        self.commands.extend_from_slice(event);
+        self.count(from.json);
+    }
+
+    fn count(&mut self, json: usize) {
+        self.creates += 1;
+        self.queued += 1;
+        self.json += json;
+    }
+
+    fn begin(&mut self) {
         if self.queued == 0 {
             resp::command(&mut self.commands, &[b"MULTI"]);
         }
+    }
+
+    /// Adds a command to the transaction.
+    pub fn queue(&mut self, parts: &[&[u8]]) {
+        self.begin();
         resp::command(&mut self.commands, parts);
         self.queued += 1;
     }

@@ -34,6 +34,7 @@ use crate::connection::{Link, Patience, Stop, not_connected, passes, stays};
 use crate::error::{JobError, Reason};
 use crate::event::{Events, timestamp};
 use crate::fault::{self, Stage};
+use crate::memory::{Budget, Share};
 use crate::metrics::Metrics;
 use crate::queue::ending::{self, Ending, Original};
 use crate::queue::fence::{Executed, Fence, Standing};
@@ -41,7 +42,7 @@ use crate::queue::progress::{Progress, Written};
 use crate::queue::retry::Verdict;
 use crate::queue::{Job, said_deleted};
 use crate::repo::record::KeyParser;
-use crate::resp::Pipeline;
+use crate::resp::{self, Pipeline};
 use crate::shutdown::Shutdown;
 use crate::status::Slot;
 
@@ -88,9 +89,13 @@ pub struct Sink {
     tried: bool,
     /// Whether its replies are to be read.
     in_flight: bool,
-    /// The event that is being encoded.
+    /// The command that appends an event, up to the event.
+    append: Vec<u8>,
+    /// An event on its way from one chunk to the next.
     event: Vec<u8>,
     keys: KeyParser,
+    /// What the chunks take.
+    share: Share,
 }
 
 impl Sink {
@@ -102,6 +107,7 @@ impl Sink {
         config: &Arc<Config>,
         shutdown: &Shutdown,
         said: Said,
+        memory: &Arc<Budget>,
         metrics: Arc<Metrics>,
         slot: Arc<Slot>,
     ) -> RedisResult<Self> {
@@ -123,8 +129,10 @@ impl Sink {
             sent: Chunk::default(),
             tried: false,
             in_flight: false,
+            append: append(&config.firehose_stream),
             event: Vec::new(),
             keys: KeyParser::default(),
+            share: Share::new(memory),
         })
     }
 
@@ -420,9 +428,32 @@ impl Sink {
             self.link.give_up();
         }
         (self.tried, self.in_flight) = (false, false);
-        self.sent.clear();
-        self.filling.clear();
+        for chunk in [&mut self.sent, &mut self.filling] {
+            chunk.clear();
+            chunk.shrink();
+        }
+        self.event = Vec::new();
+        self.count_memory();
     }
+
+    /// Tells the budget what the chunks take.
+    fn count_memory(&mut self) {
+        let buffers = [&self.filling.commands, &self.sent.commands, &self.event];
+        let bytes: usize = buffers.map(Vec::capacity).iter().sum();
+        self.share.set(bytes as u64);
+    }
+}
+
+/// The command that appends an event to the output, up to the event.
+fn append(output: &str) -> Vec<u8> {
+    let mut command = Vec::new();
+    resp::command(
+        &mut command,
+        &[b"XADD", output.as_bytes(), b"*", b"event", b""],
+    );
+    // The empty event is cut off again.
+    command.truncate(command.len() - b"$0\r\n\r\n".len());
+    command
 }
 
 fn stopped(what: &str, stop: &Stop) -> JobError {

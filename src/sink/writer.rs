@@ -1,13 +1,17 @@
 //! The events of one repo: from leaves to chunks.
 
-use super::chunk::KEEP;
-use super::{Interrupted, MAX_CREATES, MAX_JSON, Sink};
+use std::mem;
+
+use super::{Interrupted, Sink};
 use crate::event::Events;
 use crate::queue::Job;
 use crate::queue::fence::Standing;
 use crate::queue::progress::Written;
 use crate::repo::mst::Leaf;
 use crate::repo::record::{self, Skip};
+
+/// How much larger a record is as JSON, and what stands around it, than its key and its block: seldom more.
+const OTHERS: usize = 3;
 
 /// Takes the leaves of one repo, in order.
 ///
@@ -30,7 +34,7 @@ impl Writer<'_> {
         self.resumed
     }
 
-    /// Encodes a leaf's `create` event; sends the chunk before it when the event does not fit any more.
+    /// Encodes a leaf's `create` event into the chunk; sends the chunk without it where it does not fit any more.
     ///
     /// `block` is the record's block, `None` where the leaf's CID leads to no block. Returns why the record was skipped.
     ///
@@ -38,25 +42,24 @@ impl Writer<'_> {
     /// [`Interrupted`].
     pub fn record(
         &mut self,
-        leaf: &Leaf<'_, '_>,
+        leaf: &Leaf<'_>,
         block: Option<&[u8]>,
     ) -> Result<Option<Skip>, Interrupted> {
         if let Err(skip) = self.encode(leaf, block) {
             self.passed += 1;
             return Ok(Some(skip));
         }
-        let chunk = &self.sink.filling;
-        let json = chunk.json + self.sink.event.len() + self.events.repo().len();
-        if chunk.creates == MAX_CREATES || (chunk.creates > 0 && json > MAX_JSON) {
+        let more = self.events.repo().len();
+        if self.sink.filling.is_too_large(more) {
+            let mut event = mem::take(&mut self.sink.event);
+            let last = self.sink.filling.last_event;
+            self.sink.filling.take_last(&mut event);
             self.seal(false)?;
+            self.sink.filling.put(&event, last);
+            self.sink.event = event;
         }
         self.passed += 1;
-        let sink = &mut *self.sink;
-        let output = sink.config.firehose_stream.as_bytes();
-        sink.filling
-            .queue(&[b"XADD", output, b"*", b"event", &sink.event]);
-        sink.filling.creates += 1;
-        sink.filling.json += sink.event.len();
+        self.sink.count_memory();
         Ok(None)
     }
 
@@ -69,21 +72,25 @@ impl Writer<'_> {
         self.sink.settle(self.job)
     }
 
-    fn encode(&mut self, leaf: &Leaf<'_, '_>, block: Option<&[u8]>) -> Result<(), Skip> {
-        let Sink { event, keys, .. } = &mut *self.sink;
+    fn encode(&mut self, leaf: &Leaf<'_>, block: Option<&[u8]>) -> Result<(), Skip> {
+        let Sink {
+            filling,
+            append,
+            keys,
+            ..
+        } = &mut *self.sink;
+        let events = &self.events;
         let (collection, rkey) = keys.parse(leaf.key)?;
         let block = block.ok_or(Skip::Cid)?;
-        event.clear();
-        event.shrink_to(KEEP);
-        if !self
-            .events
-            .begin_create(collection, rkey, leaf.value, event)
-        {
-            return Err(Skip::Cid);
-        }
-        record::transcode(block, event)?;
-        Events::end_create(event);
-        Ok(())
+        let size = append.len() + events.repo().len() + OTHERS * (leaf.key.len() + block.len());
+        filling.event(append, size, |out| {
+            if !events.begin_create(collection, rkey, leaf.value, out) {
+                return Err(Skip::Cid);
+            }
+            record::transcode(block, out)?;
+            Events::end_create(out);
+            Ok(())
+        })
     }
 
     /// Ends the chunk and sends it.

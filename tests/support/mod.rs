@@ -13,6 +13,7 @@
 pub mod adversary;
 pub mod assertions;
 pub mod backfiller;
+pub mod blocks;
 pub mod child;
 pub mod crash;
 pub mod events;

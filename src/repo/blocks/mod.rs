@@ -1,0 +1,232 @@
+//! The blocks of one repo, found by their digest.
+//!
+//! [`arena`] holds the bytes, [`index`] the places. Blocks are inserted first and looked up when all are there
+//! ([`BlockStore::seal`]). Both count in the [`Budget`] of all jobs; where that is used up, the bytes go to a file, from which
+//! they are read back one by one. Invariant: what [`BlockStore::read`] returns hashes to the digest asked for, because only
+//! [`car`](super::car), which has hashed the bytes, inserts (`repo_car.rs` R2), and because the digest that lies with the
+//! bytes is compared. Pinned by `tests/memory.rs`.
+
+mod arena;
+mod index;
+mod prefetch;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use self::arena::Arena;
+pub use self::arena::Place;
+use self::index::Index;
+pub use self::index::LookUp;
+use super::link::Digest;
+use crate::error::{JobError, Reason};
+use crate::memory::{Budget, Share};
+
+/// Most blocks of one repo, repeated ones included. The largest known repos have some three million records; this leaves room for
+/// five times as many and bounds the index.
+pub const MAX_BLOCKS: usize = 16_000_000;
+
+/// Entries of the index that are kept for the next repo; most repos have fewer blocks.
+const KEEP: usize = 4096;
+
+/// The store cannot hold the block.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// More than [`MAX_BLOCKS`] blocks, or one that no CAR frame can hold.
+    #[error("more than {MAX_BLOCKS} blocks")]
+    TooMuch,
+    /// The budget is used up, and the file cannot be written.
+    #[error("{0}")]
+    Spill(String),
+}
+
+impl From<Full> for JobError {
+    fn from(full: Full) -> Self {
+        let reason = match full {
+            Full::TooMuch => Reason::TooLarge,
+            Full::Spill(_) => Reason::Deferred,
+        };
+        JobError::new(reason, full)
+    }
+}
+
+/// The blocks of one repo.
+pub struct BlockStore {
+    arena: Arena,
+    index: Index,
+    budget: Arc<Budget>,
+    /// Whether moving to a file has failed for this repo.
+    stuck: bool,
+}
+
+impl Default for BlockStore {
+    /// An empty store that takes as much memory as it needs.
+    fn default() -> Self {
+        let folder: Arc<Path> = std::env::temp_dir().into();
+        BlockStore::new(&Budget::new(u64::MAX), &folder)
+    }
+}
+
+impl BlockStore {
+    /// An empty store. Its memory is part of `budget`; what does not fit goes to a file in `folder`.
+    pub fn new(budget: &Arc<Budget>, folder: &Arc<Path>) -> Self {
+        BlockStore {
+            arena: Arena::new(Share::new(budget), folder),
+            index: Index::new(Share::new(budget)),
+            budget: Arc::clone(budget),
+            stuck: false,
+        }
+    }
+
+    /// A share of the budget that its blocks are part of, for whoever works on them.
+    pub fn share(&self) -> Share {
+        Share::new(&self.budget)
+    }
+
+    /// Number of blocks; of distinct ones, once sealed.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no block is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the blocks are in a file.
+    pub fn is_spilled(&self) -> bool {
+        self.arena.is_spilled()
+    }
+
+    /// Forgets all blocks; keeps a little memory for the next repo.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.index.clear(KEEP);
+        self.stuck = false;
+    }
+
+    /// Keeps a block whose bytes hash to `digest`.
+    ///
+    /// # Errors
+    /// [`Full`].
+    #[inline]
+    pub fn insert(&mut self, digest: &Digest, bytes: &[u8]) -> Result<(), Full> {
+        if self.index.len() == MAX_BLOCKS {
+            return Err(Full::TooMuch);
+        }
+        let place = self.arena.push(digest, bytes)?;
+        if !self.index.has_room() && !self.index.make_room(false) {
+            self.arena.spill()?;
+            self.index.make_room(true);
+        }
+        self.index.push(digest, place);
+        Ok(())
+    }
+
+    /// Ends the insertion: from now on blocks are found. Of a block that was inserted more than once, one is kept (R3).
+    pub fn seal(&mut self) {
+        let BlockStore { arena, index, .. } = self;
+        let mut digest = Vec::new();
+        index.seal(|a, b| match arena.read(a, &mut digest) {
+            Ok((digest, _)) => arena.is_at(b, digest).unwrap_or(false),
+            // Both are kept, which does no harm.
+            Err(_) => false,
+        });
+    }
+
+    /// Where the block with this digest lies.
+    ///
+    /// # Errors
+    /// [`Reason::Deferred`], when the file cannot be read.
+    #[inline]
+    pub fn find(&self, digest: &Digest) -> Result<Option<Place>, JobError> {
+        for place in self.index.places(self.index.begin(digest)) {
+            if self.arena.is_at(place, digest).map_err(unreadable)? {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, for whoever has a guess where it may lie.
+    ///
+    /// # Errors
+    /// As [`BlockStore::find`].
+    #[inline]
+    pub fn find_at(
+        &self,
+        guess: Option<Place>,
+        digest: &Digest,
+    ) -> Result<Option<Place>, JobError> {
+        match guess {
+            Some(place) if self.arena.is_at(place, digest).map_err(unreadable)? => Ok(guess),
+            _ => self.find(digest),
+        }
+    }
+
+    /// Begins to look a block up, so that what [`BlockStore::guess`] reads comes while others are begun.
+    #[inline]
+    pub fn begin(&self, digest: &Digest) -> LookUp {
+        self.index.begin(digest)
+    }
+
+    /// Where the block may lie; lets the processor fetch it.
+    #[inline]
+    pub fn guess(&self, look_up: LookUp) -> Option<Place> {
+        let place = self.index.places(look_up).next()?;
+        self.arena.prefetch(place);
+        Some(place)
+    }
+
+    /// The bytes of the block with this digest; `buffer` is for those that are read from a file.
+    ///
+    /// # Errors
+    /// [`Reason::Deferred`], when the file cannot be read.
+    pub fn read<'s>(
+        &'s self,
+        digest: &Digest,
+        buffer: &'s mut Vec<u8>,
+    ) -> Result<Option<&'s [u8]>, JobError> {
+        match self.find(digest)? {
+            Some(place) => self.read_at(place, buffer).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The bytes of the block that [`BlockStore::find`] has found there.
+    ///
+    /// # Errors
+    /// [`Reason::Deferred`], when the file cannot be read.
+    #[inline]
+    pub fn read_at<'s>(
+        &'s self,
+        place: Place,
+        buffer: &'s mut Vec<u8>,
+    ) -> Result<&'s [u8], JobError> {
+        let (_, bytes) = self.arena.read(place, buffer).map_err(unreadable)?;
+        Ok(bytes)
+    }
+
+    /// Moves the blocks to a file where the budget is overdrawn. Where that fails, they stay.
+    #[inline]
+    pub fn relieve(&mut self) {
+        if self.budget.is_overdrawn() && self.arena.is_in_memory() && !self.stuck {
+            self.relieve_now();
+        }
+    }
+
+    #[cold]
+    fn relieve_now(&mut self) {
+        if let Err(e) = self.arena.spill() {
+            log::warn!("memory is short, and blocks cannot be moved out of it: {e}");
+            self.stuck = true;
+        }
+    }
+}
+
+#[cold]
+fn unreadable(error: std::io::Error) -> JobError {
+    JobError::new(
+        Reason::Deferred,
+        format_args!("blocks cannot be read back from their file: {error}"),
+    )
+}
