@@ -82,6 +82,7 @@ enum StartError {
 fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, StartError> {
     log::info!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     log::info!("{config}");
+    warn_of_memory_as_disk(&config);
     let metrics = Arc::new(Metrics::default());
     let mut link = Link::new(&config.redis, shutdown)?;
     let status = match prepare(&mut link, &config, shutdown)? {
@@ -94,6 +95,21 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
     };
     log::info!("summary {metrics}");
     Ok(status)
+}
+
+/// Blocks that leave the memory for a tmpfs have not left it.
+fn warn_of_memory_as_disk(config: &Config) {
+    #[cfg(target_os = "linux")]
+    {
+        const TMPFS: i64 = 0x0102_1994;
+        let folder = &*config.spill_dir;
+        if rustix::fs::statfs(folder).is_ok_and(|system| i64::from(system.f_type) == TMPFS) {
+            let folder = folder.display();
+            log::warn!("{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = config;
 }
 
 /// Checks the server, takes the consumer name and creates the group. `None`: shutdown came first.

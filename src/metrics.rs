@@ -31,6 +31,8 @@ pub struct Metrics {
     pub records: Counter,
     /// Bytes of CAR read, also of repos that failed.
     pub bytes: Counter,
+    /// Repos whose blocks went to a file because memory was short.
+    pub spills: Counter,
     /// Records passed over because of R1.
     pub skipped: Counter,
     /// Messages copied to the dead-letter stream.
@@ -55,6 +57,7 @@ impl Default for Metrics {
             repos: Counter::default(),
             records: Counter::default(),
             bytes: Counter::default(),
+            spills: Counter::default(),
             skipped: Counter::default(),
             dead_letters: Counter::default(),
             retries: Counter::default(),
@@ -84,12 +87,13 @@ impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "repos={} records={} bytes={} seconds={:.1} skipped={} dead_letters={} retries={} taken_over={} abandoned={} \
+            "repos={} records={} bytes={} seconds={:.1} spills={} skipped={} dead_letters={} retries={} taken_over={} abandoned={} \
              released={} deleted_entries={} failures={}",
             self.repos.get(),
             self.records.get(),
             self.bytes.get(),
             self.started.elapsed().as_secs_f64(),
+            self.spills.get(),
             self.skipped.get(),
             self.dead_letters.get(),
             self.retries.get(),

@@ -348,6 +348,9 @@ impl Worker {
             self.slot.begin(&job.message.did);
             let result = guarded(|| self.process(&mut job));
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
+            if self.blocks.is_spilled() {
+                self.shared.metrics.spills.add(1);
+            }
             self.blocks.clear();
             let concluded = match result {
                 Ok(Ended::Written(host, bytes, written)) => {

@@ -220,7 +220,7 @@ fn string(text: &[u8], out: &mut Vec<u8>) -> cbor::Result<()> {
     let (plain, rest) = text.split_at(first(text, is_ascii_and_plain));
     out.extend_from_slice(plain);
     if !rest.is_empty() {
-        if std::str::from_utf8(rest).is_err() {
+        if simdutf8::basic::from_utf8(rest).is_err() {
             return Err(Malformed::Utf8);
         }
         escaped(rest, out);

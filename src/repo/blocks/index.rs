@@ -16,7 +16,7 @@ use crate::memory::Share;
 use crate::repo::link::Digest;
 
 /// Entries that one slot of the directory leads to, on average: a line of memory or two.
-const PER_SLOT: usize = 8;
+const PER_SLOT: usize = 4;
 /// Entries that are made room for at a time, at least.
 const ROOM: usize = 1024;
 
