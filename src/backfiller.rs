@@ -105,7 +105,9 @@ fn warn_of_memory_as_disk(config: &Config) {
         let folder = &*config.spill_dir;
         if rustix::fs::statfs(folder).is_ok_and(|system| i64::from(system.f_type) == TMPFS) {
             let folder = folder.display();
-            log::warn!("{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory");
+            log::warn!(
+                "{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory"
+            );
         }
     }
     #[cfg(not(target_os = "linux"))]

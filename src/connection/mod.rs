@@ -7,6 +7,8 @@
 //! [`Link::insist`] waits out what passes (Redis away, loading, read-only, out of memory, …) and says so once; what does not pass
 //! by waiting (a wrong password, a wrong type of key) it returns.
 
+mod plain;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use redis::{
     Client, Cmd, Connection, ConnectionInfo, FromRedisValue, RedisError, RedisResult, Value,
 };
 
+use self::plain::Plain;
 use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
 
@@ -65,10 +68,32 @@ pub enum Stop {
     Error(RedisError),
 }
 
+/// A connection as it is read from: by our own code or, over TLS, by that of the redis crate.
+enum Wire {
+    Plain(Plain),
+    Tls(Box<Connection>),
+}
+
+impl Wire {
+    fn send(&mut self, commands: &[u8]) -> RedisResult<()> {
+        match self {
+            Wire::Plain(plain) => plain.send(commands),
+            Wire::Tls(connection) => connection.send_packed_command(commands),
+        }
+    }
+
+    fn receive(&mut self) -> RedisResult<Value> {
+        match self {
+            Wire::Plain(plain) => plain.receive(),
+            Wire::Tls(connection) => connection.recv_response(),
+        }
+    }
+}
+
 /// One connection, its time-outs and its rules.
 pub struct Link {
     client: Client,
-    connection: Option<Connection>,
+    connection: Option<Wire>,
     /// The database to select: by our own command, because the redis crate's hides why it is refused.
     database: i64,
     /// How many connections there have been.
@@ -126,7 +151,7 @@ impl Link {
     pub fn send(&mut self, commands: &[u8]) -> RedisResult<()> {
         self.open()?;
         let result = match &mut self.connection {
-            Some(connection) => connection.send_packed_command(commands),
+            Some(connection) => connection.send(commands),
             None => Err(not_connected()),
         };
         self.keep_if_sound(result)
@@ -161,7 +186,7 @@ impl Link {
     /// Of the way.
     pub fn receive(&mut self) -> RedisResult<Value> {
         let result = match &mut self.connection {
-            Some(connection) => connection.recv_response(),
+            Some(connection) => connection.receive(),
             None => Err(not_connected()),
         };
         self.keep_if_sound(result)
@@ -234,13 +259,20 @@ impl Link {
         if self.connection.is_some() {
             return Ok(());
         }
-        let mut connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
-        connection.set_read_timeout(Some(self.reply_timeout))?;
-        connection.set_write_timeout(Some(self.reply_timeout))?;
+        let info = self.client.get_connection_info();
+        let mut connection = match Plain::connect(info, self.reply_timeout)? {
+            Some(plain) => Wire::Plain(plain),
+            None => {
+                let connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+                connection.set_read_timeout(Some(self.reply_timeout))?;
+                connection.set_write_timeout(Some(self.reply_timeout))?;
+                Wire::Tls(Box::new(connection))
+            }
+        };
         if self.database != 0 {
-            redis::cmd("SELECT")
-                .arg(self.database)
-                .exec(&mut connection)?;
+            let mut select = redis::cmd("SELECT");
+            connection.send(&select.arg(self.database).get_packed_command())?;
+            connection.receive()?.extract_error()?;
         }
         self.generation += 1;
         self.connection = Some(connection);
