@@ -3,13 +3,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test soak fuzz run lint fixtures
+.PHONY: help demo test soak fuzz bench run lint fixtures
 
 help:
 	@echo 'make demo      build, start a private Redis and a server with signed repos, backfill them, show the events'
 	@echo 'make test      all tests, against a private Redis'
 	@echo 'make soak      kill instances and check what comes out, for SOAK_SECONDS (600), from SOAK_SEED (random) on'
 	@echo 'make fuzz      mutants of repos for FUZZ_SECONDS (300) or FUZZ_MUTANTS, from FUZZ_SEED (random) on; FUZZ_ONLY: one of them'
+	@echo 'make bench     what the release binary costs, against the floor; BENCH_SETS=100k,small: these sets, BENCH_BIN: another binary'
 	@echo 'make run       the release binary against REDIS_URL (or a private Redis whose data stays in .run/)'
 	@echo 'make lint      rustfmt, clippy and rustdoc, with warnings denied'
 	@echo 'make fixtures  make tests/fixtures again with the official TypeScript packages (needs Node.js)'
@@ -32,6 +33,10 @@ fuzz: export FUZZ_SECONDS := $(or $(FUZZ_SECONDS),$(if $(FUZZ_MUTANTS)$(FUZZ_ONL
 fuzz:
 	@tests/support/ensure-redis.sh >/dev/null
 	$(CARGO) test --locked --test mutations -- --nocapture
+
+bench:
+	@tests/support/ensure-redis.sh >/dev/null
+	$(CARGO) bench --locked --bench backfill
 
 run:
 	$(CARGO) build --locked --release --bin backfiller
