@@ -14,6 +14,7 @@ mod data;
 mod floor;
 mod idle;
 mod measure;
+mod mix;
 mod process;
 mod reference;
 mod results;
@@ -72,6 +73,7 @@ fn bench() -> ExitCode {
     }
     let previous = results::previous();
     println!("{}", table::sets(&results, previous.as_ref()));
+    println!("{}\n", table::notes(&results));
     let bounds = bounds::check(&results);
     println!("{}", table::bounds(&bounds));
     results::keep(&results, &bounds, previous);

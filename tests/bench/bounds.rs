@@ -106,16 +106,23 @@ fn cpu(rows: &mut Rows<'_>) {
     let cpu = |set: &SetResult| set.per_record(set.ours.cpu);
     let small = rows.set("small").map(cpu);
     rows.at_most("CPU per record, small repos", 7.0, &MICROS, small);
-    for (what, one, other) in [
-        ("CPU per record, 1M records against 10k", "1m", "10k"),
-        (
-            "CPU per record, 1M records against 10k, shuffled",
-            "1m-shuffled",
-            "10k-shuffled",
-        ),
+    for (one, other, order) in [
+        ("1m", "10k", ""),
+        ("1m-shuffled", "10k-shuffled", ", shuffled"),
     ] {
+        // Caches make the floor grow as well: said, but no excuse.
+        let floor = |set: &SetResult| {
+            set.floor
+                .map_or(f64::NAN, |floor| set.per_record(floor.cpu))
+        };
         let growth = rows.against(one, other, cpu);
-        rows.at_most(what, 1.15, &TIMES, growth);
+        let reached = growth.zip(rows.against(one, other, floor));
+        let reached = reached.map(|(growth, floor)| {
+            let text = format!("{} (the floor: {})", TIMES.show(growth), TIMES.show(floor));
+            (text, growth <= 1.15)
+        });
+        let what = format!("CPU per record, 1M records against 10k{order}");
+        rows.row(&what, format!("≤ {}", TIMES.show(1.15)), reached);
     }
     let redis = |set: &SetResult| Some(set.ours.redis / set.encoded?);
     let redis = rows.set("100k").and_then(redis);

@@ -10,13 +10,13 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::mix;
 use crate::process::folder;
 use crate::sets::{Repos, Set, network_sizes};
-use crate::support::generator::cbor::Value;
 use crate::support::generator::cid::Cid;
 use crate::support::generator::mst::{self, Step};
 use crate::support::generator::random::Random;
-use crate::support::generator::records::{self, Record};
+use crate::support::generator::records::Record;
 use crate::support::generator::{
     SigningKey, car, commit_fields, did_document, did_plc, sign_commit, tid,
 };
@@ -24,13 +24,13 @@ use crate::support::generator::{
 /// What the bodies depend on.
 const SOURCES: [&str; 8] = [
     include_str!("data.rs"),
+    include_str!("mix.rs"),
     include_str!("sets.rs"),
     include_str!("../support/generator/cbor.rs"),
     include_str!("../support/generator/content.rs"),
     include_str!("../support/generator/mst.rs"),
     include_str!("../support/generator/node.rs"),
     include_str!("../support/generator/random.rs"),
-    include_str!("../support/generator/records.rs"),
 ];
 
 /// The folder of the bodies.
@@ -99,8 +99,8 @@ impl Store {
         for (seed, size) in sizes(repos).into_iter().enumerate() {
             let seed = (size as u64) << 20 | seed as u64;
             let records: &mut dyn Iterator<Item = Record> = match repos {
-                Repos::Large(..) => &mut large(seed),
-                _ => &mut records::mixed_iter(seed),
+                Repos::Large(..) => &mut mix::large(seed),
+                _ => &mut mix::mixed(seed),
             };
             let (root, length) = write_body(&mut out, records.take(size));
             lines += &format!(
@@ -176,33 +176,6 @@ fn write_body(out: &mut impl Write, records: impl Iterator<Item = Record>) -> (C
         }
     }
     (tree.root, length)
-}
-
-/// Long texts, as those of blogs that keep their entries in repos.
-fn large(seed: u64) -> impl Iterator<Item = Record> {
-    let mut random = Random::new(seed);
-    records::mixed_iter(seed)
-        .filter_map(|record| match record.value {
-            Value::Map(fields) if record.collection == "app.bsky.feed.post" => {
-                fields.into_iter().find_map(|(name, value)| match value {
-                    Value::Text(text) if name == "text" => Some(text),
-                    _ => None,
-                })
-            }
-            _ => None,
-        })
-        .scan(1_683_000_000_000_000, move |micros, text| {
-            *micros += 1 + random.below(86_400_000_000);
-            let content = text.repeat(40_000 / text.len() + 1);
-            let value = Value::map([
-                ("$type", Value::text("com.whtwnd.blog.entry")),
-                ("title", Value::text("The sky today")),
-                ("content", Value::text(content)),
-                ("visibility", Value::text("public")),
-            ]);
-            let rkey = tid(*micros, random.below(1024) as u16);
-            Some(Record::new("com.whtwnd.blog.entry", rkey, value))
-        })
 }
 
 /// The body's frames in a random order that depends on nothing but their number.

@@ -881,14 +881,13 @@ fn string(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
 /// Whether a text is ASCII without anything that JSON escapes, which most are.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
-    let plain = |byte: u8| byte >= 0x20 && byte < 0x80 && byte != b'"' && byte != b'\\';
+    let plain = |byte: u8| matches!(byte, 0x20..0x80) && byte != b'"' && byte != b'\\';
     let mut chunks = text.chunks_exact(16);
     // Without a way out in between, the compiler looks at sixteen bytes at once.
     let all = |chunk: &[u8]| chunk.iter().fold(true, |all, &byte| all & plain(byte));
     chunks.by_ref().all(all) && chunks.remainder().iter().all(|&byte| plain(byte))
 }
 
-#[cold]
 #[inline(never)]
 fn escaped(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     std::str::from_utf8(text)?;

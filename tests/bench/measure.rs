@@ -77,9 +77,9 @@ pub fn measure(set: &Set, store: &Store) -> SetResult {
     result
 }
 
-/// The first and the last events of the output, without what says when they were made.
+/// How many events the output has, and the first and the last of them without what says when they were made.
 fn events(stage: &mut Stage) -> Vec<String> {
-    let mut all = Vec::new();
+    let mut all = vec![stage.length(OUTPUT).to_string()];
     for (command, from, to) in [("XRANGE", "-", "+"), ("XREVRANGE", "+", "-")] {
         let mut range = redis::cmd(command);
         range.arg(OUTPUT).arg(from).arg(to).arg("COUNT").arg(1200);

@@ -5,6 +5,9 @@ use serde_json::Value;
 use crate::bounds::{Bound, MB};
 use crate::results::{Results, SetResult};
 
+/// So much of the machine, in percent, other processes may use before it is said.
+const LOUD: f64 = 5.0;
+
 /// The table of the sets; where there was a run before, with the change of CPU time and wall against it.
 pub fn sets(results: &Results, previous: Option<&Value>) -> String {
     let mut rows = vec![
@@ -58,6 +61,22 @@ pub fn sets(results: &Results, previous: Option<&Value>) -> String {
         ]);
     }
     markdown(&rows)
+}
+
+/// How the table is to be read, and whether the machine was quiet.
+pub fn notes(results: &Results) -> String {
+    let loudest = results.0.iter().map(|set| set.ours.others);
+    let loudest = loudest.fold(0.0, f64::max) * 100.0;
+    let mut text = String::from(
+        "CPU times are those of the processes that did the work; of several rounds the least of each figure counts, of memory the most. \
+         MB: a million bytes.",
+    );
+    if loudest > LOUD {
+        text += &format!(
+            "\nNot a quiet machine: other processes used up to {loudest:.0} % of it (column `others %`), which makes everything slower."
+        );
+    }
+    text
 }
 
 /// The table of the bounds.
