@@ -8,6 +8,8 @@ use crate::results::{Results, SetResult};
 pub const MB: f64 = 1e6;
 /// Above this share of the machine, a run that is to show what waiting costs shows what the machine can do.
 const VOID: f64 = 0.7;
+/// Above this share of the machine, in percent, what others take is not there to be used.
+const TAKEN: f64 = 5.0;
 
 /// One row.
 pub struct Bound {
@@ -147,7 +149,10 @@ fn wall(rows: &mut Rows<'_>) {
     }
     let used = rows.set("workers").map(|set| {
         let (used, others) = (set.ours.used * 100.0, set.ours.others * 100.0);
-        let text = format!("{used:.0} % ({others:.0} % used by others)");
+        let mut text = format!("{used:.0} %");
+        if others > TAKEN {
+            text += &format!(", {others:.0} % taken by others: void");
+        }
         (text, used >= 80.0)
     });
     rows.row(
