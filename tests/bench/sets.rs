@@ -119,6 +119,12 @@ pub fn all() -> Vec<Set> {
         one("500k-shuffled", 500_000, true, 2),
         one("1m", 1_000_000, false, 2),
         one("1m-shuffled", 1_000_000, true, 2),
+        Set {
+            name: "large",
+            repos: Repos::Large(5, 1_000),
+            rounds: 3,
+            ..PLAIN
+        },
         spilled("500k-spilled", 500_000),
         spilled("1m-spilled", 1_000_000),
         Set {
