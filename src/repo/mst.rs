@@ -8,8 +8,11 @@
 //!
 //! The walk is iterative. Layers count down from at most 128 and every subtree must end in a leaf, so the stack is bounded; a node
 //! that occurs twice repeats its keys and breaks the order, so no input can make the walk loop. (A node that hashes to its own
-//! ancestor cannot be made at all.) Source: atproto.com/specs/repository, "MST Structure". Pinned by `tests/repo_mst.rs`
-//! and `tests/repo_mst_nodes.rs` (`r7_…`).
+//! ancestor cannot be made at all.) What is needed of a node is copied out of its block, so that the blocks may move to a file in
+//! the midst of a walk; and as soon as a node is read, what it leads to is asked of the memory ([`BlockStore::guess`]), so that a
+//! large tree costs hardly more per leaf than a small one. Both walks look blocks up by their whole digest.
+//!
+//! Source: atproto.com/specs/repository, "MST Structure". Pinned by `tests/repo_mst.rs` and `tests/repo_mst_nodes.rs` (`r7_…`).
 
 use sha2::{Digest as _, Sha256};
 

@@ -13,6 +13,8 @@
 //!   `tests/redis_away.rs`).
 //! - Before each chunk the output has [`room`] (`tests/backpressure.rs`). A chunk that Redis refuses for now, for want of memory
 //!   for example, is waited for in the same way, and sent again as it is.
+//! - Events are encoded where they are sent from, and what the chunks take counts in the memory of all jobs
+//!   ([`Budget`]).
 //! - Each reply inside an EXEC is looked at; an error there (a key of another type) ends the process, for half a transaction
 //!   cannot be taken back, and the message is written into the log.
 
