@@ -91,7 +91,7 @@ async fn read_frames<R: Read + Unpin>(
     if position.get() != boundary {
         return Err(wrong(boundary, "the CAR ends inside the length of a frame"));
     }
-    blocks.seal();
+    blocks.seal()?;
     Ok(root)
 }
 

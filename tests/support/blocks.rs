@@ -10,7 +10,7 @@ pub fn store<'b>(blocks: impl IntoIterator<Item = &'b Block>) -> BlockStore {
     for (cid, bytes) in blocks {
         store.insert(&cid.digest, bytes).expect("room for a block");
     }
-    store.seal();
+    store.seal().expect("room for the index");
     store
 }
 

@@ -187,10 +187,18 @@ impl Arena {
         if let Some((found, _)) = self.in_memory(place) {
             return Ok(found == digest);
         }
-        let (file, position) = self.in_file(place)?;
-        let mut found = [0; size_of::<Digest>()];
-        file.read_exact_at(&mut found, position)?;
-        Ok(found == *digest)
+        Ok(self.read_digest(place)? == *digest)
+    }
+
+    /// Whether the same block is at both places.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn are_same(&self, a: Place, b: Place) -> io::Result<bool> {
+        match self.in_memory(a) {
+            Some((digest, _)) => self.is_at(b, digest),
+            None => self.is_at(b, &self.read_digest(a)?),
+        }
     }
 
     /// Lets the processor fetch a block that will be read soon.
@@ -262,7 +270,7 @@ impl Arena {
         if let Some((file, last)) = self.file.as_ref().zip(self.segments.last_mut())
             && last.memory.is_some()
         {
-            write(file, last).map_err(|e| spill_failed(&self.folder, e))?;
+            write(file, last).map_err(|e| Full::spill(&self.folder, e))?;
             memory = last.memory.take();
         }
         let memory = match memory.filter(|memory| memory.len() >= need) {
@@ -291,6 +299,13 @@ impl Arena {
         }
     }
 
+    fn read_digest(&self, place: Place) -> io::Result<Digest> {
+        let (file, position) = self.in_file(place)?;
+        let mut digest = [0; size_of::<Digest>()];
+        file.read_exact_at(&mut digest, position)?;
+        Ok(digest)
+    }
+
     fn read_file(&self, place: Place, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         let (file, position) = self.in_file(place)?;
         buffer.resize(length, 0);
@@ -298,12 +313,8 @@ impl Arena {
     }
 
     fn failed(&self, error: io::Error) -> Full {
-        spill_failed(&self.folder, error)
+        Full::spill(&self.folder, error)
     }
-}
-
-fn spill_failed(folder: &Path, error: io::Error) -> Full {
-    Full::Spill(format!("a file in {}: {error}", folder.display()))
 }
 
 fn write(file: &File, segment: &Segment) -> io::Result<()> {

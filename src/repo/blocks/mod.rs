@@ -2,14 +2,18 @@
 //!
 //! [`arena`] holds the bytes, [`index`] the places. Blocks are inserted first and looked up when all are there
 //! ([`BlockStore::seal`]). Both count in the [`Budget`] of all jobs; where that is used up, the bytes go to a file, from which
-//! they are read back one by one. Invariant: what [`BlockStore::read`] returns hashes to the digest asked for, because only
+//! they are read back one by one, and where that is not enough, the places as well. Invariants: what a store takes without asking
+//! is a constant, whatever the repo is (`tests.rs`); what [`BlockStore::read`] returns hashes to the digest asked for, because only
 //! [`car`](super::car), which has hashed the bytes, inserts (`repo_car.rs` R2), and because the digest that lies with the
 //! bytes is compared. Pinned by `tests/memory.rs`.
 
 mod arena;
 mod index;
 mod prefetch;
+#[cfg(test)]
+mod tests;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +41,12 @@ pub enum Full {
     /// The budget is used up, and the file cannot be written.
     #[error("{0}")]
     Spill(String),
+}
+
+impl Full {
+    fn spill(folder: &Path, error: io::Error) -> Self {
+        Full::Spill(format!("a file in {}: {error}", folder.display()))
+    }
 }
 
 impl From<Full> for JobError {
@@ -71,7 +81,7 @@ impl BlockStore {
     pub fn new(budget: &Arc<Budget>, folder: &Arc<Path>) -> Self {
         BlockStore {
             arena: Arena::new(Share::new(budget), folder),
-            index: Index::new(Share::new(budget)),
+            index: Index::new(Share::new(budget), folder),
             budget: Arc::clone(budget),
             stuck: false,
         }
@@ -82,7 +92,7 @@ impl BlockStore {
         Share::new(&self.budget)
     }
 
-    /// Number of blocks; of distinct ones, once sealed.
+    /// Number of blocks; of distinct ones, once sealed in memory.
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -114,23 +124,41 @@ impl BlockStore {
             return Err(Full::TooMuch);
         }
         let place = self.arena.push(digest, bytes)?;
-        if !self.index.has_room() && !self.index.make_room(false) {
-            self.arena.spill()?;
-            self.index.make_room(true);
+        if !self.index.has_room() {
+            self.make_room()?;
         }
         self.index.push(digest, place);
         Ok(())
     }
 
-    /// Ends the insertion: from now on blocks are found. Of a block that was inserted more than once, one is kept (R3).
-    pub fn seal(&mut self) {
+    /// Makes room in the index, with the memory of the blocks before its own.
+    #[cold]
+    fn make_room(&mut self) -> Result<(), Full> {
+        if self.index.try_make_room() {
+            return Ok(());
+        }
+        self.arena.spill()?;
+        if self.index.try_make_room() {
+            return Ok(());
+        }
+        self.index.spill_collected()
+    }
+
+    /// Ends the insertion: from now on blocks are found, and none is inserted. A block that was inserted more than once is found
+    /// once (R3).
+    ///
+    /// # Errors
+    /// [`Full::Spill`].
+    pub fn seal(&mut self) -> Result<(), Full> {
+        if !self.index.try_make_directory() {
+            self.arena.spill()?;
+            if !self.index.try_make_directory() {
+                self.index.spill_collected()?;
+            }
+        }
         let BlockStore { arena, index, .. } = self;
-        let mut digest = Vec::new();
-        index.seal(|a, b| match arena.read(a, &mut digest) {
-            Ok((digest, _)) => arena.is_at(b, digest).unwrap_or(false),
-            // Both are kept, which does no harm.
-            Err(_) => false,
-        });
+        // Where the file cannot be read, both are kept, which does no harm.
+        index.seal(|a, b| arena.are_same(a, b).unwrap_or(false))
     }
 
     /// Where the block with this digest lies.
@@ -139,12 +167,14 @@ impl BlockStore {
     /// [`Reason::Deferred`], when the file cannot be read.
     #[inline]
     pub fn find(&self, digest: &Digest) -> Result<Option<Place>, JobError> {
-        for place in self.index.places(self.index.begin(digest)) {
+        let look_up = self.index.begin(digest);
+        for place in self.index.places(look_up) {
             if self.arena.is_at(place, digest).map_err(unreadable)? {
                 return Ok(Some(place));
             }
         }
-        Ok(None)
+        let is_it = |place| self.arena.is_at(place, digest);
+        self.index.find_in_file(look_up, is_it).map_err(unreadable)
     }
 
     /// The same, for whoever has a guess where it may lie.
@@ -169,7 +199,7 @@ impl BlockStore {
         self.index.begin(digest)
     }
 
-    /// Where the block may lie; lets the processor fetch it.
+    /// Where the block may lie; lets the processor fetch it. There is no guess where it would have to be read from a file.
     #[inline]
     pub fn guess(&self, look_up: LookUp) -> Option<Place> {
         let place = self.index.places(look_up).next()?;
@@ -206,17 +236,24 @@ impl BlockStore {
         Ok(bytes)
     }
 
-    /// Moves the blocks to a file where the budget is overdrawn. Where that fails, they stay.
+    /// Moves the blocks to a file where the budget is overdrawn, and then their index. Where that fails, they stay.
     #[inline]
     pub fn relieve(&mut self) {
-        if self.budget.is_overdrawn() && self.arena.is_in_memory() && !self.stuck {
+        if self.budget.is_overdrawn()
+            && (self.arena.is_in_memory() || self.index.is_in_memory())
+            && !self.stuck
+        {
             self.relieve_now();
         }
     }
 
     #[cold]
     fn relieve_now(&mut self) {
-        if let Err(e) = self.arena.spill() {
+        let mut relieved = self.arena.spill();
+        if relieved.is_ok() && self.budget.is_overdrawn() && self.index.is_in_memory() {
+            relieved = self.index.spill_sorted();
+        }
+        if let Err(e) = relieved {
             log::warn!("memory is short, and blocks cannot be moved out of it: {e}");
             self.stuck = true;
         }
@@ -224,7 +261,7 @@ impl BlockStore {
 }
 
 #[cold]
-fn unreadable(error: std::io::Error) -> JobError {
+fn unreadable(error: io::Error) -> JobError {
     JobError::new(
         Reason::Deferred,
         format_args!("blocks cannot be read back from their file: {error}"),
