@@ -252,7 +252,12 @@ impl Arena {
             let first = self.segments.is_empty();
             let sizes = if first { [SMALL; 2] } else { [LARGE, SMALL] };
             for size in sizes.map(|size| size.max(need)) {
-                if self.share.try_grow(size) {
+                // An arena in a file takes a small segment without asking, so a small repo may as well, and needs no file.
+                let free = first && size == SMALL;
+                if free {
+                    self.share.grow(size);
+                }
+                if free || self.share.try_grow(size) {
                     match map(size) {
                         Ok(memory) => {
                             self.append(memory);

@@ -55,7 +55,7 @@ fn a_spilled_index_finds_what_one_in_memory_finds() {
     // All in memory; the blocks in a file; the directory has no room; some hundred entries in the last run; one run after the other.
     for (limit, in_file) in [
         (u64::MAX, false),
-        (2 * entries, false),
+        (4 * entries, false),
         (3 << 20, true),
         (1 << 20, true),
         (0, true),
@@ -118,7 +118,19 @@ fn a_sealed_store_moves_out_when_others_need_the_memory() {
 }
 
 #[test]
-fn a_small_repo_moves_no_index_out() {
+fn a_small_repo_needs_no_file() {
+    let budget = Budget::new(0);
+    let nowhere: Arc<Path> = Path::new("/does/not/exist").into();
+    let mut store = BlockStore::new(&budget, &nowhere);
+    insert(&mut store, 0..1000).expect("room");
+    store.seal().expect("room");
+    assert!(!store.is_spilled());
+    assert_holds(&store, 1000);
+    assert!(budget.held() <= CONSTANT);
+}
+
+#[test]
+fn the_index_of_a_small_repo_needs_no_file() {
     let budget = Budget::new(0);
     let mut store = BlockStore::new(&budget, &here());
     insert(&mut store, 0..BUFFER as u64).expect("room");
