@@ -117,7 +117,7 @@ impl Writer {
     /// When the file cannot be written.
     #[inline]
     pub fn push(&mut self, entry: Entry) -> io::Result<()> {
-        if self.sorted.len % PER_PAGE == 0 {
+        if self.sorted.len.is_multiple_of(PER_PAGE) {
             self.begin_page(entry.tag)?;
         }
         self.bytes.extend_from_slice(&entry.to_bytes());
