@@ -56,10 +56,7 @@ impl Tree<'_> {
         let Some(digest) = leaf.value.dag_cbor() else {
             return Ok(None);
         };
-        match self.blocks.find_at(leaf.guess, digest)? {
-            Some(place) => self.blocks.read_at(place, &mut self.buffer).map(Some),
-            None => Ok(None),
-        }
+        self.blocks.read_at(leaf.guess, digest, &mut self.buffer)
     }
 
     /// The second walk: all leaves in the order of their keys.
@@ -358,10 +355,8 @@ impl Walk {
         digest: &Digest,
         name: impl Fn() -> String,
     ) -> Result<Visit, JobError> {
-        let place = blocks
-            .find_at(guess, digest)?
-            .ok_or_else(|| missing(name()))?;
-        let bytes = blocks.read_at(place, &mut self.buffer)?;
+        let bytes = blocks.read_at(guess, digest, &mut self.buffer)?;
+        let bytes = bytes.ok_or_else(|| missing(name()))?;
         let mut visit = self.spare.pop().unwrap_or_default();
         visit.bytes.clear();
         visit.entries.clear();

@@ -159,23 +159,28 @@ impl Arena {
             .split_first_chunk()
     }
 
-    /// Digest and bytes of the block at a place; `buffer` is for those that come from the file.
+    /// Whether the block at a place has this digest; then [`Arena::loaded`] has its bytes, for which `buffer` is where they come
+    /// from the file.
     ///
     /// # Errors
     /// When the file cannot be read.
     #[inline]
-    pub fn read<'s>(
-        &'s self,
-        place: Place,
-        buffer: &'s mut Vec<u8>,
-    ) -> io::Result<(&'s Digest, &'s [u8])> {
-        if let Some(block) = self.in_memory(place) {
-            return Ok(block);
+    pub fn load(&self, place: Place, digest: &Digest, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        if let Some((found, _)) = self.in_memory(place) {
+            return Ok(found == digest);
         }
+        // Digest and bytes at once: what is looked for is nearly always what is there.
         self.read_file(place, place.length(), buffer)?;
-        buffer
-            .split_first_chunk()
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        Ok(buffer.starts_with(digest))
+    }
+
+    /// The bytes of a block that was loaded into this buffer.
+    #[inline]
+    pub fn loaded<'s>(&'s self, place: Place, buffer: &'s [u8]) -> Option<&'s [u8]> {
+        match self.in_memory(place) {
+            Some((_, bytes)) => Some(bytes),
+            None => buffer.get(size_of::<Digest>()..),
+        }
     }
 
     /// Whether the block at a place has this digest.

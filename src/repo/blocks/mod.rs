@@ -216,24 +216,44 @@ impl BlockStore {
         digest: &Digest,
         buffer: &'s mut Vec<u8>,
     ) -> Result<Option<&'s [u8]>, JobError> {
-        match self.find(digest)? {
-            Some(place) => self.read_at(place, buffer).map(Some),
-            None => Ok(None),
-        }
+        self.read_at(None, digest, buffer)
     }
 
-    /// The bytes of the block that [`BlockStore::find`] has found there.
+    /// The same, for whoever has a guess where it may lie.
     ///
     /// # Errors
-    /// [`Reason::Deferred`], when the file cannot be read.
+    /// As [`BlockStore::read`].
     #[inline]
     pub fn read_at<'s>(
         &'s self,
-        place: Place,
+        guess: Option<Place>,
+        digest: &Digest,
         buffer: &'s mut Vec<u8>,
-    ) -> Result<&'s [u8], JobError> {
-        let (_, bytes) = self.arena.read(place, buffer).map_err(unreadable)?;
-        Ok(bytes)
+    ) -> Result<Option<&'s [u8]>, JobError> {
+        let place = self.load(guess, digest, buffer).map_err(unreadable)?;
+        Ok(place.and_then(|place| self.arena.loaded(place, buffer)))
+    }
+
+    #[inline]
+    fn load(
+        &self,
+        guess: Option<Place>,
+        digest: &Digest,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<Place>> {
+        if let Some(place) = guess
+            && self.arena.load(place, digest, buffer)?
+        {
+            return Ok(guess);
+        }
+        let look_up = self.index.begin(digest);
+        for place in self.index.places(look_up) {
+            if self.arena.load(place, digest, buffer)? {
+                return Ok(Some(place));
+            }
+        }
+        self.index
+            .find_in_file(look_up, |place| self.arena.load(place, digest, buffer))
     }
 
     /// Moves the blocks to a file where the budget is overdrawn, and then their index. Where that fails, they stay.

@@ -41,8 +41,9 @@ fn assert_holds(store: &BlockStore, count: u64) {
         let guess = store.guess(store.begin(&digest(number)));
         assert!(guess.is_none() || !store.index.is_in_file());
         let place = store.find_at(guess, &digest(number)).expect("the file");
-        let block = store.read_at(place.expect("a block"), &mut buffer);
-        assert_eq!(block.expect("the file"), number.to_le_bytes());
+        assert!(place.is_some());
+        let block = store.read_at(place, &digest(number), &mut buffer);
+        assert_eq!(block.expect("the file"), Some(&number.to_le_bytes()[..]));
         let absent = store.find(&digest(count + number)).expect("the file");
         assert_eq!(absent, None);
     }
