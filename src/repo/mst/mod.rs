@@ -14,10 +14,14 @@
 //!
 //! Source: atproto.com/specs/repository, "MST Structure". Pinned by `tests/repo_mst.rs` and `tests/repo_mst_nodes.rs` (`r7_…`).
 
+mod node;
+mod visit;
+
 use sha2::{Digest as _, Sha256};
 
-use super::blocks::{BlockStore, LookUp, Place};
-use super::cbor::{self, Item, Malformed, Reader};
+use self::node::{Subtree, read_node};
+use self::visit::Visit;
+use super::blocks::{BlockStore, Place};
 use super::link::{Digest, Link, dag_cbor_cid};
 use crate::error::{JobError, Reason};
 use crate::memory::Share;
@@ -125,7 +129,7 @@ pub struct Walk {
     /// Whether order and depth are checked; a proven tree need not be proved again.
     proving: bool,
     /// The nodes from the root down to the current one.
-    path: Vec<Visit>,
+    path: Vec<Level>,
     /// The last key handed out.
     last: Vec<u8>,
     any: bool,
@@ -133,73 +137,19 @@ pub struct Walk {
     spare: Vec<Visit>,
     /// For nodes that are read from a file.
     buffer: Vec<u8>,
-    /// Look-ups of what a node leads to; kept for its memory.
-    begun: Vec<Option<LookUp>>,
     /// What large nodes on the path take.
     large: Option<Share>,
 }
 
-/// A node on the path. What is needed of it is copied: its block may move to a file while the walk is below it, and may have fields
-/// of megabytes that nobody needs.
-#[derive(Default)]
-struct Visit {
-    /// Suffixes and links, one behind the other.
-    bytes: Vec<u8>,
-    entries: Vec<Entry>,
-    /// Index of the next entry.
-    next: usize,
-    /// The subtree to go into before the next entry: `l` at first, then the `t` of the entry before.
-    below: Option<Subtree>,
-    layer: u8,
-    /// The key of the entry before. Prefixes refer to it, and not to the last key of the walk, which lies in a subtree.
-    key: Vec<u8>,
+/// A node on the path, and the one that is read ahead: that behind its entry of this number.
+struct Level {
+    visit: Visit,
+    ahead: Option<(usize, Visit)>,
 }
 
-/// A part of a visit's bytes.
-#[derive(Clone, Copy)]
-struct Part {
-    from: u32,
-    to: u32,
-}
-
-struct Entry {
-    prefix: usize,
-    suffix: Part,
-    value: Part,
-    /// Where the value's block may lie.
-    guess: Option<Place>,
-    right: Option<Subtree>,
-}
-
-#[derive(Clone, Copy)]
-struct Subtree {
-    link: Part,
-    /// Where the node may lie.
-    guess: Option<Place>,
-}
-
-impl Visit {
-    fn part(&self, part: Part) -> &[u8] {
-        // Made by `keep`, so never out of bounds.
-        &self.bytes[part.from as usize..part.to as usize]
-    }
-
-    /// Bytes that it takes.
-    fn size(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
-    }
-
-    fn link(&self, part: Part) -> Link<'_> {
-        Link(self.part(part))
-    }
-
-    /// Copies a part of a block, up to a length beyond which it is refused in any case; a block has at most 4 MiB.
-    fn keep(&mut self, bytes: &[u8], most: usize) -> Part {
-        let from = self.bytes.len() as u32;
-        self.bytes
-            .extend_from_slice(&bytes[..bytes.len().min(most)]);
-        let to = self.bytes.len() as u32;
-        Part { from, to }
+impl From<Visit> for Level {
+    fn from(visit: Visit) -> Self {
+        Level { visit, ahead: None }
     }
 }
 
@@ -213,7 +163,6 @@ impl Walk {
             any: false,
             spare: Vec::new(),
             buffer: Vec::new(),
-            begun: Vec::new(),
             large: None,
         }
     }
@@ -232,7 +181,7 @@ impl Walk {
             self.enter_root(blocks, &root)?;
         }
         let at = loop {
-            let Some(visit) = self.path.last_mut() else {
+            let Some(Level { visit, .. }) = self.path.last_mut() else {
                 return Ok(None);
             };
             if let Some(below) = visit.below.take() {
@@ -245,14 +194,20 @@ impl Walk {
             }
             self.leave();
         };
-        self.arrive(at)
+        self.arrive(blocks, at)
     }
 
     /// Makes the key of an entry, and checks it.
-    fn arrive(&mut self, at: usize) -> Result<Option<Leaf<'_>>, JobError> {
-        let Some(visit) = self.path.last_mut() else {
+    fn arrive(&mut self, blocks: &BlockStore, at: usize) -> Result<Option<Leaf<'_>>, JobError> {
+        let Some(Level { visit, ahead }) = self.path.last_mut() else {
             return Ok(None);
         };
+        // The walk enters it next.
+        if let Some((behind, ahead)) = ahead
+            && *behind == at
+        {
+            ahead.guess(blocks);
+        }
         let Visit {
             bytes,
             entries,
@@ -271,7 +226,7 @@ impl Walk {
             )));
         }
         key.truncate(entry.prefix);
-        key.extend_from_slice(&bytes[entry.suffix.from as usize..entry.suffix.to as usize]);
+        key.extend_from_slice(entry.suffix.of(bytes));
         if key.len() > MAX_KEY {
             return Err(wrong(format_args!("a key of more than {MAX_KEY} bytes")));
         }
@@ -291,7 +246,7 @@ impl Walk {
         self.last.extend_from_slice(key);
         Ok(Some(Leaf {
             key: &self.last,
-            value: Link(&bytes[entry.value.from as usize..entry.value.to as usize]),
+            value: entry.value.link(bytes),
             guess: entry.guess,
         }))
     }
@@ -299,11 +254,12 @@ impl Walk {
     /// The root's layer is that of its first key; every other layer follows from it.
     fn enter_root(&mut self, blocks: &BlockStore, root: &Digest) -> Result<(), JobError> {
         let mut visit = self.read(blocks, None, root, || "root of the tree".to_owned())?;
+        visit.guess(blocks);
         match (visit.entries.first(), visit.below) {
             (Some(first), _) => {
                 // Its prefix is 0, or the walk refuses it.
                 visit.layer = layer_of(visit.part(first.suffix));
-                self.path.push(visit);
+                self.path.push(visit.into());
                 Ok(())
             }
             (None, None) => Ok(()),
@@ -313,7 +269,11 @@ impl Walk {
 
     /// Goes into a subtree of the last node of the path.
     fn enter(&mut self, blocks: &BlockStore, subtree: Subtree) -> Result<(), JobError> {
-        let Some(above) = self.path.last() else {
+        let Some(Level {
+            visit: above,
+            ahead,
+        }) = self.path.last_mut()
+        else {
             return Ok(());
         };
         let layer = above
@@ -325,18 +285,44 @@ impl Walk {
             .dag_cbor()
             .ok_or_else(|| missing(format_args!("node {link}")))?;
         let name = || format!("node {}", Link(&dag_cbor_cid(&digest)));
-        let mut visit = self.read(blocks, subtree.guess, &digest, name)?;
+        let next = above.next;
+        let mut visit = match ahead.take() {
+            Some((behind, visit)) if behind + 1 == next => visit,
+            _ => self.read(blocks, subtree.guess, &digest, name)?,
+        };
         if visit.entries.is_empty() && visit.below.is_none() {
             return Err(wrong(format_args!("{} is empty", name())));
         }
+        visit.guess(blocks);
         visit.layer = layer;
-        self.path.push(visit);
+        self.read_ahead(blocks, next);
+        self.path.push(visit.into());
         Ok(())
+    }
+
+    /// Reads the node that the walk will enter after the one that it is entering: the one behind this entry of the last node of
+    /// the path. Where that fails, it will fail again in its turn.
+    fn read_ahead(&mut self, blocks: &BlockStore, entry: usize) {
+        let Some(Level { visit: above, .. }) = self.path.last() else {
+            return;
+        };
+        let right = above.entries.get(entry).and_then(|entry| entry.right);
+        let Some(right) = right else {
+            return;
+        };
+        let Some(digest) = above.link(right.link).dag_cbor().copied() else {
+            return;
+        };
+        if let Ok(visit) = self.read(blocks, right.guess, &digest, String::new)
+            && let Some(above) = self.path.last_mut()
+        {
+            above.ahead = Some((entry, visit));
+        }
     }
 
     /// Goes back up from the last node of the path.
     fn leave(&mut self) {
-        let Some(visit) = self.path.pop() else {
+        let Some(Level { visit, .. }) = self.path.pop() else {
             return;
         };
         let size = visit.size();
@@ -358,152 +344,15 @@ impl Walk {
         let bytes = blocks.read_at(guess, digest, &mut self.buffer)?;
         let bytes = bytes.ok_or_else(|| missing(name()))?;
         let mut visit = self.spare.pop().unwrap_or_default();
-        visit.bytes.clear();
-        visit.entries.clear();
-        visit.next = 0;
-        visit.key.clear();
+        visit.clear();
         read_node(bytes, &mut visit).map_err(|e| wrong(format_args!("{}: {e}", name())))?;
-        visit.look_ahead(blocks, &mut self.begun);
+        visit.begin(blocks);
         let size = visit.size();
         if size > SMALL_VISIT {
             let large = self.large.get_or_insert_with(|| blocks.share());
             large.grow(size);
         }
         Ok(visit)
-    }
-}
-
-impl Visit {
-    /// Guesses where the blocks lie that the node leads to, all at once, so that they come from memory while the walk is busy.
-    fn look_ahead(&mut self, blocks: &BlockStore, begun: &mut Vec<Option<LookUp>>) {
-        let Visit {
-            bytes,
-            entries,
-            below,
-            ..
-        } = self;
-        let begin = |link: Part| {
-            let link = Link(&bytes[link.from as usize..link.to as usize]);
-            link.dag_cbor().map(|digest| blocks.begin(digest))
-        };
-        begun.clear();
-        begun.extend(below.iter().map(|below| begin(below.link)));
-        for entry in entries.iter() {
-            begun.push(begin(entry.value));
-            begun.extend(entry.right.iter().map(|right| begin(right.link)));
-        }
-        let mut begun = begun.drain(..);
-        let mut guess = || begun.next()?.and_then(|look_up| blocks.guess(look_up));
-        if let Some(below) = below {
-            below.guess = guess();
-        }
-        for entry in entries {
-            entry.guess = guess();
-            if let Some(right) = &mut entry.right {
-                right.guess = guess();
-            }
-        }
-    }
-}
-
-/// Reads `{"e": [entry], "l": link or null}`. Unknown fields are passed over, as other readers do.
-fn read_node(bytes: &[u8], visit: &mut Visit) -> cbor::Result<()> {
-    let mut reader = Reader::new(bytes);
-    let mut left = None;
-    let mut have_entries = false;
-    let mut keys = Keys::default();
-    let Item::Map(fields) = reader.item()? else {
-        return Err(Malformed::Type("a node"));
-    };
-    for _ in 0..fields {
-        match keys.next(&mut reader)? {
-            "l" => left = subtree(&mut reader, visit)?,
-            "e" => {
-                have_entries = true;
-                let Item::Array(count) = reader.item()? else {
-                    return Err(Malformed::Type("an array of entries"));
-                };
-                for _ in 0..count {
-                    let entry = read_entry(&mut reader, visit)?;
-                    visit.entries.push(entry);
-                }
-            }
-            _ => reader.skip()?,
-        }
-    }
-    reader.end()?;
-    if !have_entries {
-        return Err(Malformed::Type("a node: field e is missing"));
-    }
-    visit.below = left;
-    Ok(())
-}
-
-/// Reads `{"k": bytes, "p": integer, "t": link or null, "v": link}`.
-fn read_entry(reader: &mut Reader<'_>, visit: &mut Visit) -> cbor::Result<Entry> {
-    let (mut suffix, mut prefix, mut value, mut right) = (None, None, None, None);
-    let mut keys = Keys::default();
-    let Item::Map(fields) = reader.item()? else {
-        return Err(Malformed::Type("an entry"));
-    };
-    for _ in 0..fields {
-        match keys.next(reader)? {
-            "k" => match reader.item()? {
-                Item::Bytes(bytes) => suffix = Some(visit.keep(bytes, MAX_KEY + 1)),
-                _ => return Err(Malformed::Type("bytes in field k")),
-            },
-            "p" => match reader.item()? {
-                // No key is as long as this, so the walk refuses what does not fit.
-                Item::Unsigned(n) => prefix = Some(usize::try_from(n).unwrap_or(usize::MAX)),
-                _ => return Err(Malformed::Type("a length in field p")),
-            },
-            "v" => match reader.item()? {
-                Item::Link(cid) => value = Some(visit.keep(cid, MAX_LINK)),
-                _ => return Err(Malformed::Type("a link in field v")),
-            },
-            "t" => right = subtree(reader, visit)?,
-            _ => reader.skip()?,
-        }
-    }
-    match (suffix, prefix, value) {
-        (Some(suffix), Some(prefix), Some(value)) => Ok(Entry {
-            prefix,
-            suffix,
-            value,
-            guess: None,
-            right,
-        }),
-        _ => Err(Malformed::Type(
-            "an entry: one of the fields k, p, v is missing",
-        )),
-    }
-}
-
-fn subtree(reader: &mut Reader<'_>, visit: &mut Visit) -> cbor::Result<Option<Subtree>> {
-    match reader.item()? {
-        Item::Link(cid) => Ok(Some(Subtree {
-            link: visit.keep(cid, MAX_LINK),
-            guess: None,
-        })),
-        Item::Null => Ok(None),
-        _ => Err(Malformed::Type("a link or null")),
-    }
-}
-
-/// Keys of a map in DAG-CBOR order (shorter first, then bytewise), which also excludes repeated ones.
-#[derive(Default)]
-struct Keys<'a> {
-    last: Option<&'a str>,
-}
-
-impl<'a> Keys<'a> {
-    fn next(&mut self, reader: &mut Reader<'a>) -> cbor::Result<&'a str> {
-        let key = reader.key()?;
-        if self.last.is_some_and(|last| !cbor::in_order(last, key)) {
-            return Err(Malformed::KeyOrder);
-        }
-        self.last = Some(key);
-        Ok(key)
     }
 }
 
