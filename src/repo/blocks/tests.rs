@@ -34,10 +34,11 @@ fn insert(store: &mut BlockStore, numbers: impl Iterator<Item = u64>) -> Result<
     Ok(most)
 }
 
-/// All of these numbers are found, with their blocks; the ones behind them are not.
+/// Of these numbers, all that are asked for are found, with their blocks; ones behind them are not.
 fn assert_holds(store: &BlockStore, count: u64) {
     let mut buffer = Vec::new();
-    for number in 0..count {
+    let last = count.saturating_sub(100)..count;
+    for number in (0..count).step_by(7).chain(last) {
         let guess = store.guess(store.begin(&digest(number)));
         assert!(guess.is_none() || !store.index.is_in_file());
         let place = store.find_at(guess, &digest(number)).expect("the file");
