@@ -101,9 +101,9 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
 fn warn_of_memory_as_disk(config: &Config) {
     #[cfg(target_os = "linux")]
     {
-        const TMPFS: i64 = 0x0102_1994;
+        const TMPFS: u64 = 0x0102_1994;
         let folder = &*config.spill_dir;
-        if rustix::fs::statfs(folder).is_ok_and(|system| i64::from(system.f_type) == TMPFS) {
+        if rustix::fs::statfs(folder).is_ok_and(|system| system.f_type as u64 == TMPFS) {
             let folder = folder.display();
             log::warn!(
                 "{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory"

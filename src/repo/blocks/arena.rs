@@ -99,17 +99,16 @@ impl Arena {
         }
     }
 
-    /// Forgets all blocks. The first segment is kept, so that a small repo costs no page fault.
-    pub fn clear(&mut self) {
+    /// Forgets all blocks. The first segment is kept if `keeps` is set, so that a small repo costs no page fault.
+    pub fn clear(&mut self, keeps: bool) {
         self.file = None;
         self.segments.truncate(1);
-        let kept = self.segments.first_mut().and_then(|first| {
-            first.used = 0;
-            first.start = 0;
-            first.memory.as_ref().map(|memory| memory.len())
-        });
-        match kept {
-            Some(SMALL) => self.share.set(SMALL as u64),
+        let size = |first: &Segment| first.memory.as_ref().map_or(0, |memory| memory.len());
+        match self.segments.first_mut() {
+            Some(first) if keeps && size(first) == SMALL => {
+                (first.start, first.used) = (0, 0);
+                self.share.set(SMALL as u64);
+            }
             _ => {
                 self.segments.clear();
                 self.share.set(0);

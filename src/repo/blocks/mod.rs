@@ -107,10 +107,11 @@ impl BlockStore {
         self.arena.is_spilled()
     }
 
-    /// Forgets all blocks; keeps a little memory for the next repo.
+    /// Forgets all blocks; keeps a little memory for the next repo, unless memory is short.
     pub fn clear(&mut self) {
-        self.arena.clear();
-        self.index.clear(KEEP);
+        let keeps = !self.budget.is_overdrawn();
+        self.arena.clear(keeps);
+        self.index.clear(if keeps { KEEP } else { 0 });
         self.stuck = false;
     }
 

@@ -91,6 +91,7 @@ pub fn prove<'a>(blocks: &'a mut BlockStore, root: Link<'_>) -> Result<Tree<'a>,
     let mut walk = Walk::new(root, true);
     let mut leaves = 0;
     while let Some(leaf) = walk.step(blocks)? {
+        blocks.relieve();
         // A value of another kind is no record; it is skipped later and needs no block.
         if let Some(digest) = leaf.value.dag_cbor()
             && blocks.find_at(leaf.guess, digest)?.is_none()
@@ -347,10 +348,10 @@ impl Walk {
         visit.clear();
         read_node(bytes, &mut visit).map_err(|e| wrong(format_args!("{}: {e}", name())))?;
         visit.begin(blocks);
-        let size = visit.size();
-        if size > SMALL_VISIT {
+        if visit.size() > SMALL_VISIT {
+            visit.shrink();
             let large = self.large.get_or_insert_with(|| blocks.share());
-            large.grow(size);
+            large.grow(visit.size());
         }
         Ok(visit)
     }

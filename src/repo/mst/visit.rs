@@ -36,6 +36,7 @@ impl Visit {
         self.begun.clear();
     }
 
+    /// A part of its bytes.
     pub fn part(&self, part: Part) -> &[u8] {
         // Made by `keep`, so never out of bounds.
         &self.bytes[part.from as usize..part.to as usize]
@@ -43,9 +44,19 @@ impl Visit {
 
     /// Bytes that it takes.
     pub fn size(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+        self.bytes.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.begun.capacity() * size_of::<Option<LookUp>>()
     }
 
+    /// Gives back what it does not need.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.entries.shrink_to_fit();
+        self.begun.shrink_to_fit();
+    }
+
+    /// The same as a link.
     pub fn link(&self, part: Part) -> Link<'_> {
         Link(self.part(part))
     }

@@ -40,7 +40,7 @@ const ROOM: usize = 1024;
 /// Entries that an index may hold in memory in any case: three quarters of a megabyte. So the runs are some hundreds at most.
 pub const BUFFER: usize = 64 << 10;
 
-/// A look-up that has been begun; good until the index changes.
+/// A look-up that has been begun; it leads nowhere once the entries have moved to a file.
 #[derive(Clone, Copy)]
 pub struct LookUp {
     tag: u32,
@@ -263,8 +263,12 @@ impl Index {
     /// The places at which a block with the digest may lie: seldom more than one; none where the entries are in a file.
     #[inline]
     pub fn places(&self, look_up: LookUp) -> impl Iterator<Item = Place> + '_ {
-        let entries = &self.entries[look_up.from as usize..look_up.to as usize];
-        let found = entries.iter().filter(move |entry| entry.tag == look_up.tag);
+        // There may be none any more: the entries may have moved to a file since the look-up was begun.
+        let entries = self.entries.get(look_up.from as usize..look_up.to as usize);
+        let found = entries
+            .into_iter()
+            .flatten()
+            .filter(move |entry| entry.tag == look_up.tag);
         found.map(|entry| entry.place())
     }
 
