@@ -7,7 +7,7 @@ use support::fixture_server::FixtureServer;
 use support::redis_server::RedisServer;
 
 /// Variable, a value that is not accepted, and a word of what is.
-const BAD: [(&str, &str, &str); 33] = [
+const BAD: [(&str, &str, &str); 39] = [
     (URL, "localhost:6379", "redis://"),
     (URL, "http://localhost:6379", "redis://"),
     (URL, "redis://localhost:99999", "redis://"),
@@ -35,6 +35,16 @@ const BAD: [(&str, &str, &str); 33] = [
     ("BACKFILLER_HTTP_TIMEOUT_SECS", "100000", "to 86400"),
     ("BACKFILLER_HTTP_GZIP", "maybe", "true or false"),
     ("BACKFILLER_MAX_REPO_BYTES", "1GB", "from 1 up"),
+    (BUDGET, "0", "from 1 to 16777216"),
+    (BUDGET, "-1", "from 1 to 16777216"),
+    (BUDGET, "64MB", "from 1 to 16777216"),
+    (BUDGET, "16777217", "from 1 to 16777216"),
+    (
+        "BACKFILLER_SPILL_DIR",
+        "/no/such/folder",
+        "files can be made",
+    ),
+    ("BACKFILLER_SPILL_DIR", "/dev/null", "files can be made"),
     ("BACKFILLER_ALLOW_PRIVATE_HOSTS", "Sometimes", "true or"),
     ("BACKFILLER_CONTACT", "ops\r\nX-Evil: 1", "printable ASCII"),
     ("BACKFILLER_CONTACT", "ü@example.com", "printable ASCII"),
@@ -45,6 +55,7 @@ const BAD: [(&str, &str, &str); 33] = [
 
 const URL: &str = "REDIS_URL";
 const MARK: &str = "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK";
+const BUDGET: &str = "BACKFILLER_MEMORY_BUDGET_MB";
 const CONTROL: &str = "control characters";
 
 /// The flag of a variable.
@@ -179,17 +190,25 @@ fn version_is_printed() {
 #[test]
 fn a_flag_wins_over_its_variable() {
     let (redis, server) = servers();
+    let folder = tempfile::TempDir::new().unwrap();
+    let folder = folder.path().display();
     let backfiller = Backfiller::builder(&redis, &server)
         .env("BACKFILLER_CONSUMER", "of-the-environment")
         .env("BACKFILLER_CONCURRENCY", "no number")
         .env("BACKFILLER_GROUP", "the-group")
+        .env(BUDGET, "no number")
+        .env("BACKFILLER_SPILL_DIR", "/no/such/folder")
         .arg("--consumer=of-the-flag")
         .arg("--concurrency")
         .arg("3")
         .arg("--http-gzip")
+        .arg("--memory-budget-mb=64")
+        .arg(format!("--spill-dir={folder}"))
         .start();
     let line = backfiller.wait_for_line(|line| line.contains("[main] redis="));
     for part in [
+        " memory_budget=64MB ",
+        &format!(" spill_dir={folder} "),
         " consumer=of-the-flag ",
         " concurrency=3 ",
         " group=the-group ",
@@ -198,6 +217,23 @@ fn a_flag_wins_over_its_variable() {
         assert!(line.contains(part), "{part}: {line}");
     }
     backfiller.wait_for_line(|line| line.contains("created group the-group"));
+}
+
+/// Memory that is called a disk is said at the start, for it is no less memory for that.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_for_blocks_that_is_memory_is_said() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    if !mounts.lines().any(|line| line.contains(" /dev/shm tmpfs ")) {
+        return; // no such folder on this system
+    }
+    let (redis, server) = servers();
+    let backfiller = Backfiller::builder(&redis, &server)
+        .env("BACKFILLER_SPILL_DIR", "/dev/shm")
+        .start();
+    let line = backfiller.wait_for_line(|line| line.contains("tmpfs"));
+    let said = "[main] /dev/shm (BACKFILLER_SPILL_DIR) is a tmpfs: ";
+    assert!(line.contains("WARN") && line.contains(said), "{line}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub fn binary() -> PathBuf {
 pub struct Builder {
     env: BTreeMap<OsString, OsString>,
     args: Vec<OsString>,
+    largest_file: Option<u64>,
 }
 
 impl Builder {
@@ -60,9 +61,27 @@ impl Builder {
         self
     }
 
+    /// No file that it writes gets larger than so many bytes, as on a disk that is full then; pipes and sockets are no files.
+    pub fn largest_file(mut self, bytes: u64) -> Self {
+        self.largest_file = Some(bytes);
+        self
+    }
+
     /// Starts the program and returns at once.
     pub fn start(self) -> Backfiller {
-        let mut command = Command::new(binary());
+        let mut command = match self.largest_file {
+            None => Command::new(binary()),
+            Some(bytes) => {
+                // The shell becomes the program, which inherits both the limit and that its signal is ignored.
+                let mut command = Command::new("sh");
+                let limit = format!(
+                    "trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"",
+                    bytes / 512
+                );
+                command.args(["-c", &limit]).arg(binary());
+                command
+            }
+        };
         command
             .args(&self.args)
             .env_clear()
@@ -105,6 +124,7 @@ impl Backfiller {
         let mut builder = Builder {
             env: BTreeMap::new(),
             args: Vec::new(),
+            largest_file: None,
         };
         for key in ["PATH", "HOME"] {
             if let Some(value) = env::var_os(key) {
@@ -176,6 +196,22 @@ impl Backfiller {
     pub fn signal(&self, signal: Signal) {
         assert!(self.status.is_none(), "the program has ended already");
         signal::kill(self.nix_pid(), signal).expect("the signal is sent");
+    }
+
+    /// Takes back [`Builder::largest_file`].
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code, reason = "nix has no call for it")]
+    #[track_caller]
+    pub fn allow_all_files(&self) {
+        let limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        let pid = self.nix_pid().as_raw();
+        // SAFETY: the first pointer is to a limit that outlives the call, and the second one may be null.
+        let result =
+            unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
     /// Whether it is still running.

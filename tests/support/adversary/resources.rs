@@ -11,6 +11,8 @@ pub struct Resources {
     pub descriptors: Vec<String>,
     /// The most resident memory that it ever had (VmHWM), in KiB.
     pub peak: u64,
+    /// The resident memory that it has (VmRSS), in KiB.
+    pub resident: u64,
 }
 
 impl Resources {
@@ -28,15 +30,16 @@ impl Resources {
             .map(|target| target.display().to_string())
             .collect();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status");
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|line| line.split_whitespace().next()?.parse().ok())
-            .expect("a peak");
+        let kibibytes = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            number.expect("a number")
+        };
         Self {
             threads,
             descriptors,
-            peak,
+            peak: kibibytes("VmHWM:"),
+            resident: kibibytes("VmRSS:"),
         }
     }
 }
