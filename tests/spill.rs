@@ -17,7 +17,7 @@ use support::generator::{Repo, RepoBuilder, did_plc, mixed_repo, records};
 use support::heavy;
 use support::hostile::stage::Stage;
 use support::instances::{end_well, has_said, summary};
-use support::proxy::{Action, Exec, Record};
+use support::proxy::{Action, Exec};
 use support::redis_server::RedisServer;
 use support::spilled;
 use support::verdicts::{Ended, deliveries, stop, wait_for_failures};
@@ -112,15 +112,10 @@ fn a_process_that_is_killed_leaves_nothing_of_a_spilled_repo() {
     assert_eq!(spilled::names(folder.path()), [""; 0]);
 }
 
-/// A repo that fits, until its events take memory too.
-fn fitting() -> Repo {
-    mixed_repo(1001, 1500)
-}
-
-/// Sends the repo but for its end, lets `change` be, and sends the end.
+/// Sends a repo that fits until its events take memory too, but for its end; then lets `change` be, and sends the end.
 fn spill_while_walking(change: impl FnOnce(&Path)) -> (Stage, Backfiller, TempDir, Repo) {
     let (mut stage, folder) = (Stage::new(), TempDir::new().expect("a folder"));
-    let repo = fitting();
+    let repo = mixed_repo(1001, 1000);
     stage.server.serve(&repo);
     let after = repo.car().len() - 100;
     stage.server.set_fault(&repo.did, Fault::Hold { after });
@@ -258,8 +253,8 @@ fn a_connection_that_is_cut_in_the_midst_of_a_spilled_repo_costs_nothing() {
     assert_written_once(&mut fleet.connection, &fleet.repos);
 }
 
-/// The second chunk is written and acknowledged, and is lost with the server: the file is read a second time, from the third leaf of
-/// the chunks on that the replica has.
+/// The second chunk is written, answered, and lost with the server: the file is read a second time, and what the replica has is left
+/// out.
 #[test]
 fn a_spilled_repo_goes_on_where_a_promoted_replica_says() {
     let mut fleet = Fleet::new(&["--repl-diskless-sync-delay", "0"]);
@@ -285,11 +280,14 @@ fn a_spilled_repo_goes_on_where_a_promoted_replica_says() {
     });
     let mut detach = redis::cmd("REPLICAOF");
     let () = detach.arg(&["NO", "ONE"]).query(&mut promoted).unwrap();
-    let second = proxy.once(Action::PauseAfter, Exec::is_chunk);
+    // The third one is sent when the second one is answered.
+    let mut chunks = 1;
+    let third = proxy.once(Action::Delay, move |exec| {
+        chunks += usize::from(exec.is_chunk());
+        chunks == 3
+    });
     drop(first);
-    second.wait(1);
-    let acknowledged = |it: &Record| it.is_applied() && it.handed_on;
-    proxy.wait("both are acknowledged", 2, acknowledged);
+    third.wait(1);
     proxy.refuse(true);
     proxy.cut_all();
     proxy.set_upstream(replica.port());

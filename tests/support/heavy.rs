@@ -45,6 +45,12 @@ pub fn stray() -> Block {
     (Cid::raw(&bytes), bytes)
 }
 
+/// One of many blocks of a few bytes that nothing leads to.
+pub fn tiny(number: u64) -> Block {
+    let bytes = number.to_be_bytes().to_vec();
+    (Cid::raw(&bytes), bytes)
+}
+
 /// What makes a node of the tree large.
 #[derive(Clone, Copy, Debug)]
 pub enum Large {
