@@ -36,7 +36,7 @@ fn frugal(program: Builder, folder: &Path) -> Builder {
         .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "50")
 }
 
-/// Small records and some that are larger than what memory is taken at a time, up to the largest there may be; and a block of
+/// Small records and some that are larger than the memory that is taken at a time, up to the largest there may be; and a block of
 /// another kind that is larger still.
 fn varied() -> Repo {
     let large = [
@@ -51,6 +51,8 @@ fn varied() -> Repo {
         .records(large)
         .build();
     repo.blocks.push(heavy::stray());
+    // Some are there twice.
+    repo.blocks.extend_from_within(..1000);
     repo
 }
 
@@ -110,6 +112,26 @@ fn a_process_that_is_killed_leaves_nothing_of_a_spilled_repo() {
     let mut backfiller = spilled_and_held(&mut stage, folder.path(), &repo, repo.car());
     backfiller.kill();
     assert_eq!(spilled::names(folder.path()), [""; 0]);
+}
+
+/// The disk, or somebody with access to it, takes away what was written.
+#[test]
+fn a_file_that_cannot_be_read_back_is_written_anew() {
+    let repo = varied();
+    let (mut stage, folder) = (Stage::new(), TempDir::new().expect("a folder"));
+    let backfiller = spilled_and_held(&mut stage, folder.path(), &repo, repo.car());
+    spilled::cut_all(backfiller.pid(), folder.path());
+    stage.server.release(&repo.did);
+    wait_until_drained(&mut stage.connection);
+    let backfiller = stop(backfiller);
+    let ended = Ended::see(&mut stage, std::slice::from_ref(&backfiller));
+    ended.assert_done(&repo.did, &["deferred"]);
+    assert!(has_said(
+        &backfiller,
+        " error=blocks cannot be read back from their file: "
+    ));
+    assert_eq!(summary(&backfiller, "spills"), 2);
+    assert_repo(&read_events(&mut stage.connection, OUTPUT), &repo);
 }
 
 /// Sends a repo that fits until its events take memory too, but for its end; then lets `change` be, and sends the end.

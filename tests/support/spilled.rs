@@ -1,19 +1,31 @@
 //! The files that hold the blocks of repos for which there was no room in memory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The sizes in KiB of the files in this folder that a process has open, of those without a name too.
 pub fn sizes(pid: u32, folder: &Path) -> Vec<u64> {
+    let files = open(pid, folder).into_iter();
+    // It may have been closed meanwhile.
+    let lengths = files.filter_map(|file| Some(fs::metadata(file).ok()?.len()));
+    lengths.map(|length| length / 1024).collect()
+}
+
+/// Takes away all that is in these files.
+#[track_caller]
+pub fn cut_all(pid: u32, folder: &Path) {
+    for file in open(pid, folder) {
+        fs::File::create(file).expect("a file that is open");
+    }
+}
+
+/// Their paths, as long as they are open.
+fn open(pid: u32, folder: &Path) -> Vec<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the descriptors");
     // A descriptor may go away between the listing and the look at it.
-    let files = descriptors.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        let is_there = fs::read_link(&path).ok()?.starts_with(folder);
-        let size = fs::metadata(&path).ok()?.len() / 1024;
-        is_there.then_some(size)
-    });
-    files.collect()
+    let paths = descriptors.filter_map(|entry| Some(entry.ok()?.path()));
+    let of_folder = |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to.starts_with(folder));
+    paths.filter(of_folder).collect()
 }
 
 /// The names in the folder.
