@@ -1,60 +1,25 @@
 //! Repos for which there is no room in memory: their blocks go to a file that has no name, nothing else is different about them, and
-//! nothing is left of them. Where there is no room for the file either, the message waits.
+//! nothing is left of them.
 
 mod support;
 
-use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use support::backfiller::{Backfiller, Builder};
+use support::backfiller::Backfiller;
 use support::events::{OUTPUT, assert_repo, read_events, stream_len, wait_until_drained};
 use support::fixture_server::Fault;
 use support::fleet::{Fleet, Instance, assert_written_once};
-use support::generator::{Repo, RepoBuilder, did_plc, mixed_repo, records};
-use support::heavy;
+use support::generator::Repo;
+use support::heavy::varied;
 use support::hostile::stage::Stage;
 use support::instances::{end_well, has_said, summary};
 use support::proxy::{Action, Exec};
 use support::redis_server::RedisServer;
-use support::spilled;
-use support::verdicts::{Ended, deliveries, stop, wait_for_failures};
+use support::spilled::{self, frugal};
 use support::wait::eventually;
-
-/// Attempts that fail before there is room again.
-const ROUNDS: usize = 4;
-
-/// One worker, as little memory as there may be, and this folder; what failed is due again soon.
-fn frugal(program: Builder, folder: &Path) -> Builder {
-    program
-        .env("BACKFILLER_CONCURRENCY", "1")
-        .env("BACKFILLER_MEMORY_BUDGET_MB", "1")
-        .env("BACKFILLER_SPILL_DIR", folder)
-        .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "20")
-        .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "50")
-}
-
-/// Small records and some that are larger than the memory that is taken at a time, up to the largest there may be; and a block of
-/// another kind that is larger still.
-fn varied() -> Repo {
-    let large = [
-        heavy::record(0, 'é', 300_000),
-        heavy::record(1, '"', 1 << 20),
-        heavy::record(2, 'x', 2 << 20),
-        heavy::record(3, '🦀', 260_000),
-    ];
-    assert_eq!(large[2].value.encode().len(), 2 << 20);
-    let mut repo = RepoBuilder::new(did_plc(1000))
-        .records(records::mixed(1000, 4000))
-        .records(large)
-        .build();
-    repo.blocks.push(heavy::stray());
-    // Some are there twice.
-    repo.blocks.extend_from_within(..1000);
-    repo
-}
 
 /// Starts the program on a repo whose last bytes are not sent, and waits until it has a file for what it got.
 #[track_caller]
@@ -112,137 +77,6 @@ fn a_process_that_is_killed_leaves_nothing_of_a_spilled_repo() {
     let mut backfiller = spilled_and_held(&mut stage, folder.path(), &repo, repo.car());
     backfiller.kill();
     assert_eq!(spilled::names(folder.path()), [""; 0]);
-}
-
-/// The disk, or somebody with access to it, takes away what was written.
-#[test]
-fn a_file_that_cannot_be_read_back_is_written_anew() {
-    let repo = varied();
-    let (mut stage, folder) = (Stage::new(), TempDir::new().expect("a folder"));
-    let backfiller = spilled_and_held(&mut stage, folder.path(), &repo, repo.car());
-    spilled::cut_all(backfiller.pid(), folder.path());
-    stage.server.release(&repo.did);
-    wait_until_drained(&mut stage.connection);
-    let backfiller = stop(backfiller);
-    let ended = Ended::see(&mut stage, std::slice::from_ref(&backfiller));
-    ended.assert_done(&repo.did, &["deferred"]);
-    assert!(has_said(
-        &backfiller,
-        " error=blocks cannot be read back from their file: "
-    ));
-    assert_eq!(summary(&backfiller, "spills"), 2);
-    assert_repo(&read_events(&mut stage.connection, OUTPUT), &repo);
-}
-
-/// Sends a repo that fits until its events take memory too, but for its end; then lets `change` be, and sends the end.
-fn spill_while_walking(change: impl FnOnce(&Path)) -> (Stage, Backfiller, TempDir, Repo) {
-    let (mut stage, folder) = (Stage::new(), TempDir::new().expect("a folder"));
-    let repo = mixed_repo(1001, 1000);
-    stage.server.serve(&repo);
-    let after = repo.car().len() - 100;
-    stage.server.set_fault(&repo.did, Fault::Hold { after });
-    let url = stage.server.url();
-    stage.enqueue(&repo.did, Some(&url));
-    let backfiller = frugal(stage.permitted(), folder.path()).start();
-    stage.server.wait_until_held(&repo.did, 1);
-    change(folder.path());
-    stage.server.release(&repo.did);
-    wait_until_drained(&mut stage.connection);
-    let backfiller = end_well(backfiller);
-    (stage, backfiller, folder, repo)
-}
-
-#[test]
-fn blocks_make_room_for_events() {
-    let (mut stage, backfiller, _folder, repo) = spill_while_walking(|_| {});
-    assert_repo(&read_events(&mut stage.connection, OUTPUT), &repo);
-    assert_eq!(summary(&backfiller, "spills"), 1);
-    assert!(!has_said(&backfiller, "memory is short"));
-}
-
-#[test]
-fn blocks_that_cannot_make_room_for_events_stay() {
-    let (mut stage, backfiller, _folder, repo) = spill_while_walking(|folder| {
-        fs::remove_dir(folder).expect("an empty folder");
-    });
-    assert_repo(&read_events(&mut stage.connection, OUTPUT), &repo);
-    assert_eq!(summary(&backfiller, "spills"), 0);
-    assert!(has_said(&backfiller, "memory is short"));
-}
-
-/// Runs the program, which cannot spill, over a repo that must be spilled and others, until the one has failed several times; then
-/// `mend` makes it possible. The error of each attempt must say `error`.
-#[track_caller]
-fn waits_for_room(
-    program: impl FnOnce(Builder) -> Builder,
-    spoil: impl FnOnce(&Path),
-    mend: impl FnOnce(&Backfiller, &Path),
-    error: &str,
-) {
-    let (mut stage, folder) = (Stage::new(), TempDir::new().expect("a folder"));
-    let large = heavy::repo(1002, 60, 'x', 100_000);
-    stage.server.serve(&large);
-    let url = stage.server.url();
-    let program = program(frugal(stage.permitted(), folder.path()));
-    let backfiller = program.env("BACKFILLER_MAX_ATTEMPTS", "2").start();
-    backfiller.wait_for_line(|line| line.contains("created group"));
-    spoil(folder.path());
-    stage.enqueue(&large.did, Some(&url));
-    let small = [1, 2, 3].map(|_| {
-        let repo = stage.account();
-        stage.enqueue(&repo.did, Some(&url));
-        repo
-    });
-    wait_for_failures(&backfiller, &large.did, ROUNDS);
-    eventually("the others are done", || {
-        stream_len(&mut stage.connection, OUTPUT) == small.len() * 6
-    });
-    eventually("it waits, and nothing is charged", || {
-        deliveries(&mut stage, &large.did) == 0
-    });
-    mend(&backfiller, folder.path());
-    wait_until_drained(&mut stage.connection);
-    let backfiller = stop(backfiller);
-    assert_eq!(summary(&backfiller, "dead_letters"), 0);
-    let lines = backfiller.lines();
-    let failed = lines.iter().filter(|line| line.contains("failed did="));
-    let place = format!(" error=a file in {}: {error}", folder.path().display());
-    for line in failed {
-        assert!(line.contains(" reason=deferred attempt=1 "), "{line}");
-        assert!(line.contains(&place), "{line} without {place}");
-    }
-    let ended = Ended::see(&mut stage, &[backfiller]);
-    let failures = ended.numbers(&large.did).len();
-    assert!(failures >= ROUNDS);
-    ended.assert_done(&large.did, &vec!["deferred"; failures]);
-    for repo in &small {
-        ended.assert_done(&repo.did, &[]);
-    }
-    let events = read_events(&mut stage.connection, OUTPUT);
-    assert_repo(&events, &large);
-    small.iter().for_each(|repo| assert_repo(&events, repo));
-    assert_eq!(spilled::names(folder.path()), [""; 0]);
-}
-
-#[test]
-fn without_the_folder_a_large_repo_waits_and_the_others_go_on() {
-    waits_for_room(
-        |program| program,
-        |folder| fs::remove_dir(folder).expect("an empty folder"),
-        |_, folder| fs::create_dir(folder).expect("the folder"),
-        "No such file or directory",
-    );
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn without_room_for_the_whole_file_a_large_repo_waits_and_the_others_go_on() {
-    waits_for_room(
-        |program| program.largest_file(2 << 20),
-        |_| {},
-        |backfiller, _| backfiller.allow_all_files(),
-        "File too large",
-    );
 }
 
 /// An instance behind a proxy, and the folder of its files.

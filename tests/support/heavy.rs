@@ -3,7 +3,8 @@
 use super::generator::cbor::{write_bytes, write_text};
 use super::generator::mst::{Entry, Node, key_of_height};
 use super::generator::{
-    Block, Cid, Record, Repo, RepoBuilder, SigningKey, Value, commit_fields, did_plc, sign_commit,
+    Block, Cid, Record, Repo, RepoBuilder, SigningKey, Value, commit_fields, did_plc, records,
+    sign_commit,
 };
 
 /// What a frame of a CAR may have, the CID included: 4 MiB.
@@ -43,6 +44,26 @@ pub fn of_another(repo: &Repo, seed: u64) -> Repo {
 pub fn stray() -> Block {
     let bytes = vec![b'x'; FRAME - 64];
     (Cid::raw(&bytes), bytes)
+}
+
+/// Small records and some that are larger than the memory that is taken at a time, up to the largest there may be; and a block of
+/// another kind that is larger still.
+pub fn varied() -> Repo {
+    let large = [
+        record(0, 'é', 300_000),
+        record(1, '"', 1 << 20),
+        record(2, 'x', 2 << 20),
+        record(3, '🦀', 260_000),
+    ];
+    assert_eq!(large[2].value.encode().len(), 2 << 20);
+    let mut repo = RepoBuilder::new(did_plc(1000))
+        .records(records::mixed(1000, 4000))
+        .records(large)
+        .build();
+    repo.blocks.push(stray());
+    // Some are there twice.
+    repo.blocks.extend_from_within(..1000);
+    repo
 }
 
 /// One of many blocks of a few bytes that nothing leads to.

@@ -3,6 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::backfiller::Builder;
+
+/// One worker, as little memory as there may be, and this folder; what failed is due again soon.
+pub fn frugal(program: Builder, folder: &Path) -> Builder {
+    program
+        .env("BACKFILLER_CONCURRENCY", "1")
+        .env("BACKFILLER_MEMORY_BUDGET_MB", "1")
+        .env("BACKFILLER_SPILL_DIR", folder)
+        .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "20")
+        .env("BACKFILLER_RETRY_MAX_BACKOFF_MS", "50")
+}
+
 /// The sizes in KiB of the files in this folder that a process has open, of those without a name too.
 pub fn sizes(pid: u32, folder: &Path) -> Vec<u64> {
     let files = open(pid, folder).into_iter();
