@@ -7,7 +7,7 @@ mod support;
 use tempfile::TempDir;
 
 use support::adversary::resources::Resources;
-use support::backfiller::Backfiller;
+use support::backfiller::{Backfiller, Builder};
 use support::events::wait_until_drained;
 use support::fixture_server::Fault;
 use support::generator::{Repo, RepoBuilder, did_plc};
@@ -34,6 +34,15 @@ struct Trial {
 impl Trial {
     /// Starts a program with so many workers; `budget` is in MiB, or the default.
     fn begin(workers: usize, budget: Option<u64>) -> Self {
+        Self::begin_with(workers, budget, |program| program)
+    }
+
+    /// The same, with other variables too.
+    fn begin_with(
+        workers: usize,
+        budget: Option<u64>,
+        with: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let mut stage = Stage::new();
         let folder = TempDir::new().expect("a folder");
         let mut program = stage
@@ -48,7 +57,7 @@ impl Trial {
         let small: Vec<_> = (0..workers)
             .map(|_| stage.faulty(Fault::Hold { after: 100 }))
             .collect();
-        let program = program.start();
+        let program = with(program).start();
         for repo in &small {
             stage.server.wait_until_held(&repo.did, 1);
         }
@@ -278,4 +287,32 @@ fn what_a_large_repo_needed_is_given_back() {
     assert!(more > 50 * MIB, "{more} KiB");
     let most = before + 12 * MIB;
     eventually("it is small again", || Resources::of(pid).resident <= most);
+}
+
+/// Downloads that are cut, trees that are none, panics: together several times the budget. Then one fits that needs the most of it.
+#[test]
+fn what_a_failed_repo_needed_is_given_back() {
+    let good = heavy::repo(FIRST, 400, 'x', 20_000);
+    let [panicking, cut] = [1, 2].map(|n| heavy::of_another(&good, FIRST + n));
+    let wrong = heavy::chain(FIRST + 3, 2, Large::ManyEntries);
+    let large = heavy::repo(FIRST + 4, 2000, 'x', 20_000);
+    let asked = format!("write:{}", panicking.did);
+    let mut trial = Trial::begin_with(1, Some(64), |program| {
+        program.env("BACKFILLER_TEST_PANIC", asked)
+    });
+    let size = trial.put(&cut) as usize * 1024;
+    let fault = Fault::Truncate { after: size };
+    trial.stage.server.set_fault(&cut.did, fault);
+    trial.put(&panicking);
+    trial.put(&wrong);
+    trial.assert_ends(&cut, &["network"; 8]);
+    trial.assert_ends(&wrong, &["mst"; 2]);
+    // Its last chunk may have been executed all the same.
+    wait_until_drained(&mut trial.stage.connection);
+    let size = trial.put(&large);
+    assert!(size > 38 * MIB);
+    trial.assert_ends(&large, &["done"]);
+    let program = end_well(trial.program);
+    assert!(summary(&program, "panic") > 0);
+    assert_eq!(summary(&program, "spills"), 0);
 }
