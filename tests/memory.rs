@@ -300,9 +300,10 @@ fn what_a_failed_repo_needed_is_given_back() {
     let mut trial = Trial::begin_with(1, Some(64), |program| {
         program.env("BACKFILLER_TEST_PANIC", asked)
     });
-    let size = trial.put(&cut) as usize * 1024;
-    let fault = Fault::Truncate { after: size };
+    let after = cut.car().len() - 100;
+    let fault = Fault::Truncate { after };
     trial.stage.server.set_fault(&cut.did, fault);
+    trial.put(&cut);
     trial.put(&panicking);
     trial.put(&wrong);
     trial.assert_ends(&cut, &["network"; 8]);
