@@ -112,9 +112,13 @@ fn a_sealed_store_moves_out_when_others_need_the_memory() {
     assert!(store.is_spilled() && !store.index.is_in_file());
     assert_holds(&store, count);
 
+    let begun = store.begin(&digest(7));
+    assert!(store.guess(begun).is_some());
     others.grow(1 << 20);
     store.relieve();
     assert!(store.index.is_in_file());
+    // What was begun before leads nowhere now, and does no harm.
+    assert_eq!(store.guess(begun), None);
     assert!(budget.held() < (64 << 20) + 4096);
     assert_holds(&store, count);
 }
