@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test soak fuzz bench run lint fixtures
+.PHONY: help demo test soak fuzz bench micro profile run lint fixtures
 
 help:
 	@echo 'make demo      build, start a private Redis and a server with signed repos, backfill them, show the events'
@@ -11,6 +11,8 @@ help:
 	@echo 'make soak      kill instances and check what comes out, for SOAK_SECONDS (600), from SOAK_SEED (random) on'
 	@echo 'make fuzz      mutants of repos for FUZZ_SECONDS (300) or FUZZ_MUTANTS, from FUZZ_SEED (random) on; FUZZ_ONLY: one of them'
 	@echo 'make bench     what the release binary costs, against the floor; BENCH_SETS=100k,small: these sets, BENCH_BIN: another binary'
+	@echo 'make micro     what each stage of a repo costs alone; MICRO=prove: this stage'
+	@echo 'make profile   instructions per record and where they go, in target/profile; PROFILE_SET=10k: another set'
 	@echo 'make run       the release binary against REDIS_URL (or a private Redis whose data stays in .run/)'
 	@echo 'make lint      rustfmt, clippy and rustdoc, with warnings denied'
 	@echo 'make fixtures  make tests/fixtures again with the official TypeScript packages (needs Node.js)'
@@ -37,6 +39,14 @@ fuzz:
 bench:
 	@tests/support/ensure-redis.sh >/dev/null
 	$(CARGO) bench --locked --bench backfill
+
+micro:
+	$(CARGO) bench --locked --bench micro -- $(MICRO)
+
+profile:
+	@tests/support/ensure-redis.sh >/dev/null
+	@tests/support/ensure-valgrind.sh >/dev/null
+	$(CARGO) bench --locked --bench backfill -- profile
 
 run:
 	$(CARGO) build --locked --release --bin backfiller

@@ -18,7 +18,7 @@
 //! - Each reply inside an EXEC is looked at; an error there (a key of another type) ends the process, for half a transaction
 //!   cannot be taken back, and the message is written into the log.
 
-mod chunk;
+pub mod chunk;
 pub mod room;
 mod writer;
 

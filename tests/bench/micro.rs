@@ -1,0 +1,376 @@
+//! `make micro`: what each stage of a repo's way costs, alone and in this process: no server, no Redis, no other thread.
+//!
+//! The repos are those of `make bench`: 10,000 and 100,000 records with their blocks in the order of the tree, and shuffled. Stages that
+//! read from the block store are measured with the blocks in memory and with the blocks in a file.
+//!
+//! The throughput is in records of the repo (`item/s`), whatever the stage handles, so that stages compare and add up: 1 Mitem/s is
+//! 1,000 ns a record. `fastest` is the column to read, for what disturbs a sample makes it longer, never shorter. What the program does between the download and the socket is `car_read` + `prove` + `events`; the others are
+//! parts of these: `hash` of `car_read`; `walk`, `look_up`, `transcode` and `framing` of `events`.
+
+#[allow(dead_code, reason = "`make bench` uses the rest")]
+mod data;
+mod mix;
+#[allow(dead_code, reason = "`make bench` uses the rest")]
+mod process;
+#[allow(dead_code, reason = "`make bench` uses the rest")]
+mod sets;
+
+#[path = "../support"]
+#[allow(dead_code, unreachable_pub, reason = "each user needs a part of it")]
+mod support {
+    pub mod generator;
+}
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use rsky_backfiller::event::{Events, timestamp};
+use rsky_backfiller::memory::Budget;
+use rsky_backfiller::repo::blocks::BlockStore;
+use rsky_backfiller::repo::car;
+use rsky_backfiller::repo::commit::Commit;
+use rsky_backfiller::repo::link::{Digest, Link};
+use rsky_backfiller::repo::mst::{self, Tree};
+use rsky_backfiller::repo::record::{self, KeyParser, Skip};
+use rsky_backfiller::resp;
+use rsky_backfiller::sink::MAX_CREATES;
+use rsky_backfiller::sink::chunk::Chunk;
+use sha2::{Digest as _, Sha256};
+
+use data::Account;
+use sets::Repos;
+use support::generator::car::{block, frames};
+
+/// One repo in one order.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    records: usize,
+    shuffled: bool,
+}
+
+const CASES: [Case; 4] = {
+    const fn case(name: &'static str, records: usize, shuffled: bool) -> Case {
+        Case {
+            name,
+            records,
+            shuffled,
+        }
+    }
+    [
+        case("10k", 10_000, false),
+        case("10k-shuffled", 10_000, true),
+        case("100k", 100_000, false),
+        case("100k-shuffled", 100_000, true),
+    ]
+};
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// One repo in one order, and where its blocks are kept.
+#[derive(Clone, Copy)]
+struct Kept {
+    case: Case,
+    spilled: bool,
+}
+
+fn kept() -> impl Iterator<Item = Kept> {
+    let both = [false, true].into_iter();
+    both.flat_map(|spilled| CASES.map(|case| Kept { case, spilled }))
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.spilled { "file" } else { "memory" };
+        write!(f, "{place}, {}", self.case)
+    }
+}
+
+/// A repo as its server sends it.
+struct Repo {
+    did: String,
+    car: Vec<u8>,
+}
+
+impl Case {
+    /// Made at the first use.
+    fn repo(&self) -> &'static Repo {
+        static REPOS: [OnceLock<Repo>; CASES.len()] = [const { OnceLock::new() }; CASES.len()];
+        let at = CASES.iter().position(|case| case.name == self.name);
+        REPOS[at.expect("one of the cases")].get_or_init(|| {
+            let repos = Repos::Own(1, self.records);
+            let store = data::Store::open();
+            let bodies = store.bodies(repos);
+            let mut body = fs::read(store.path(repos)).expect("the body of the repo");
+            if self.shuffled {
+                body = data::shuffle(&body, &bodies);
+            }
+            let account = Account::new(0);
+            let mut car = account.head(bodies[0].root);
+            car.append(&mut body);
+            Repo {
+                did: account.did,
+                car,
+            }
+        })
+    }
+
+    fn count(&self) -> ItemsCount {
+        ItemsCount::new(self.records)
+    }
+}
+
+impl Kept {
+    fn store(&self) -> BlockStore {
+        let limit = if self.spilled { 0 } else { u64::MAX };
+        // The default of BACKFILLER_SPILL_DIR.
+        let folder: Arc<Path> = Path::new("/var/tmp").into();
+        BlockStore::new(&Budget::new(limit), &folder)
+    }
+
+    /// The repo's blocks and its commit.
+    fn read(&self) -> (BlockStore, Commit, cid::Cid) {
+        let repo = self.case.repo();
+        let mut blocks = self.store();
+        let root = car::read(&repo.car[..], &mut blocks, &mut None).expect("a good CAR");
+        assert_eq!(blocks.is_spilled(), self.spilled);
+        let mut buffer = Vec::new();
+        let commit = blocks.read(&root.digest, &mut buffer);
+        let commit = commit.expect("a readable block").expect("a commit");
+        let commit = Commit::read(commit, &repo.did, SystemTime::now()).expect("a good commit");
+        (blocks, commit, root.cid)
+    }
+}
+
+fn main() {
+    divan::main();
+}
+
+/// From the bytes of the CAR to hash-checked blocks that can be found; with what it takes to forget those of the repo before.
+#[divan::bench(args = kept(), max_time = 1)]
+fn car_read(bencher: Bencher<'_, '_>, kept: &Kept) {
+    let repo = kept.case.repo();
+    let mut blocks = kept.store();
+    bencher.counter(kept.case.count()).bench_local(|| {
+        blocks.clear();
+        car::read(&repo.car[..], &mut blocks, &mut None).expect("a good CAR")
+    });
+}
+
+/// The hash check of all blocks: SHA-256, compared with the digest in the CID.
+#[divan::bench(args = CASES, max_time = 1)]
+fn hash(bencher: Bencher<'_, '_>, case: &Case) {
+    let blocks: Vec<(Digest, &[u8])> = blocks(case.repo()).collect();
+    bencher.counter(case.count()).bench_local(|| {
+        let good = |(digest, bytes): &(Digest, &[u8])| *digest == *Sha256::digest(bytes);
+        assert!(blocks.iter().all(good));
+    });
+}
+
+/// The first walk: order, depth and completeness of the tree.
+#[divan::bench(args = kept(), max_time = 1)]
+fn prove(bencher: Bencher<'_, '_>, kept: &Kept) {
+    let (mut blocks, commit, _) = kept.read();
+    bencher.counter(kept.case.count()).bench_local(|| {
+        let tree = mst::prove(&mut blocks, commit.data()).expect("a good tree");
+        assert_eq!(tree.leaves(), kept.case.records as u64);
+    });
+}
+
+/// The second walk: the leaves in order.
+#[divan::bench(args = kept(), max_time = 1)]
+fn walk(bencher: Bencher<'_, '_>, kept: &Kept) {
+    let (mut blocks, commit, _) = kept.read();
+    let tree = mst::prove(&mut blocks, commit.data()).expect("a good tree");
+    bencher.counter(kept.case.count()).bench_local(|| {
+        let mut leaves = tree.walk();
+        while let Some(leaf) = leaves.next(&tree).expect("a leaf") {
+            black_box(leaf);
+        }
+    });
+}
+
+/// The second walk, and each record's block; one that is in memory is found, but not read.
+#[divan::bench(args = kept(), max_time = 1)]
+fn look_up(bencher: Bencher<'_, '_>, kept: &Kept) {
+    let (mut blocks, commit, _) = kept.read();
+    let mut tree = mst::prove(&mut blocks, commit.data()).expect("a good tree");
+    bencher.counter(kept.case.count()).bench_local(|| {
+        let mut leaves = tree.walk();
+        while let Some(leaf) = leaves.next(&tree).expect("a leaf") {
+            black_box(tree.record(&leaf).expect("a readable block"));
+        }
+    });
+}
+
+/// Records to JSON, in the order of the walk, each from where it lies in the CAR.
+#[divan::bench(args = CASES, max_time = 1)]
+fn transcode(bencher: Bencher<'_, '_>, case: &Case) {
+    let leaves = leaves(*case);
+    let mut out = Vec::new();
+    bencher.counter(case.count()).bench_local(|| {
+        for chunk in leaves.chunks(MAX_CREATES) {
+            out.clear();
+            for leaf in chunk {
+                record::transcode(leaf.block, &mut out).expect("a good record");
+            }
+            black_box(&out);
+        }
+    });
+}
+
+/// Keys checked, and events put into chunks of Redis's protocol, without their records.
+#[divan::bench(args = CASES, max_time = 1)]
+fn framing(bencher: Bencher<'_, '_>, case: &Case) {
+    let leaves = leaves(*case);
+    let (_, commit, cid) = in_memory(*case).read();
+    let mut writer = Writer::new(*case, &commit, cid);
+    bencher.counter(case.count()).bench_local(|| {
+        for leaf in &leaves {
+            let nothing = |_: &mut Vec<u8>| Ok(());
+            writer.event(&leaf.key, Link(&leaf.value), leaf.block.len(), nothing);
+        }
+        writer.seal();
+    });
+}
+
+/// The second walk with all that it is for: from the proven tree to the bytes for the socket.
+#[divan::bench(args = kept(), max_time = 1)]
+fn events(bencher: Bencher<'_, '_>, kept: &Kept) {
+    let (mut blocks, commit, cid) = kept.read();
+    let mut tree = mst::prove(&mut blocks, commit.data()).expect("a good tree");
+    let mut writer = Writer::new(kept.case, &commit, cid);
+    bencher
+        .counter(kept.case.count())
+        .bench_local(|| write(&mut tree, &mut writer));
+}
+
+fn write(tree: &mut Tree<'_>, writer: &mut Writer) {
+    let mut leaves = tree.walk();
+    while let Some(leaf) = leaves.next(tree).expect("a leaf") {
+        let block = tree.record(&leaf).expect("a readable block");
+        let block = block.expect("the record's block");
+        writer.event(leaf.key, leaf.value, block.len(), |out| {
+            record::transcode(block, out)
+        });
+    }
+    writer.seal();
+}
+
+/// The output stream, under its default name.
+const OUTPUT: &[u8] = b"firehose_backfill";
+
+/// What the sink does with a leaf, but for the socket: a chunk is cleared where it would be sent.
+struct Writer {
+    events: Events,
+    keys: KeyParser,
+    chunk: Chunk,
+    append: Vec<u8>,
+}
+
+impl Writer {
+    fn new(case: Case, commit: &Commit, cid: cid::Cid) -> Self {
+        let time = timestamp(SystemTime::now());
+        let mut append = Vec::new();
+        resp::command(&mut append, &[b"XADD", OUTPUT, b"*", b"event", b""]);
+        // The empty event is cut off again.
+        append.truncate(append.len() - b"$0\r\n\r\n".len());
+        Writer {
+            events: Events::new(&case.repo().did, &cid, &commit.rev, &time),
+            keys: KeyParser::default(),
+            chunk: Chunk::default(),
+            append,
+        }
+    }
+
+    #[inline]
+    fn event(
+        &mut self,
+        key: &[u8],
+        value: Link<'_>,
+        block: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Skip>,
+    ) {
+        let Writer {
+            events,
+            keys,
+            chunk,
+            append,
+        } = self;
+        let (collection, rkey) = keys.parse(key).expect("a good key");
+        let size = append.len() + events.repo().len() + 3 * (key.len() + block);
+        let added = chunk.event(append, size, |out| {
+            if !events.begin_create(collection, rkey, value, out) {
+                return Err(Skip::Cid);
+            }
+            write(out)?;
+            Events::end_create(out);
+            Ok(())
+        });
+        added.expect("a good record");
+        if chunk.creates == MAX_CREATES || chunk.is_too_large(events.repo().len()) {
+            self.seal();
+        }
+    }
+
+    fn seal(&mut self) {
+        let repo = self.events.repo();
+        self.chunk.queue(&[b"XADD", OUTPUT, b"*", b"event", repo]);
+        self.chunk
+            .queue(&[b"HSET", b"progress", b"commit", b"500 2026-01-01"]);
+        self.chunk.seal(b"owner", OUTPUT);
+        black_box(&self.chunk.commands);
+        self.chunk.clear();
+    }
+}
+
+/// A leaf as the second walk finds it.
+struct Leaf {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    /// The record's block, where it lies in the CAR.
+    block: &'static [u8],
+}
+
+fn leaves(case: Case) -> Vec<Leaf> {
+    let in_car: HashMap<Digest, &[u8]> = blocks(case.repo()).collect();
+    let (mut blocks, commit, _) = in_memory(case).read();
+    let tree = mst::prove(&mut blocks, commit.data()).expect("a good tree");
+    let mut walk = tree.walk();
+    let mut leaves = Vec::with_capacity(case.records);
+    while let Some(leaf) = walk.next(&tree).expect("a leaf") {
+        leaves.push(Leaf {
+            key: leaf.key.to_vec(),
+            value: leaf.value.0.to_vec(),
+            block: in_car[leaf.value.dag_cbor().expect("the CID of a record")],
+        });
+    }
+    leaves
+}
+
+fn in_memory(case: Case) -> Kept {
+    Kept {
+        case,
+        spilled: false,
+    }
+}
+
+/// The blocks of the CAR, behind its header.
+fn blocks(repo: &'static Repo) -> impl Iterator<Item = (Digest, &'static [u8])> {
+    let frames = frames(&repo.car).into_iter().skip(1);
+    frames.map(|frame| {
+        let (cid, bytes) = block(&repo.car, frame).expect("a frame of a block");
+        let digest = *Link(&cid.bytes()).dag_cbor().expect("a CID of the repo");
+        (digest, bytes)
+    })
+}
