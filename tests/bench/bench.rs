@@ -5,6 +5,8 @@
 //! straight line of the same work without anything around it. It prints one table of the sets and one of the bounds
 //! ([`bounds`]), and keeps the figures in `target/bench/last.json` to print the change the next time ([`results`]).
 //!
+//! `make profile` has the same set up, and a tool that looks into the program ([`profile`]).
+//!
 //! Nothing here counts time or memory of its own process: each process that is measured is a child, and its CPU time is what
 //! the kernel has charged to it. `BENCH_SETS=100k,small` selects sets, `BENCH_BIN` names another binary to measure. The exit status is 0
 //! only if everything that was measured is within its bound.
@@ -16,6 +18,8 @@ mod idle;
 mod measure;
 mod mix;
 mod process;
+mod profile;
+mod profiled;
 mod reference;
 mod results;
 mod serve;
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("serve") => serve::main(&arguments[1..]),
         Some("floor") => floor::main(&arguments[1..]),
+        Some("profile") => profile::main(),
         // cargo itself adds `--bench`.
         _ => bench(),
     }

@@ -97,11 +97,7 @@ fn events(stage: &mut Stage) -> Vec<String> {
 fn run(set: &Set, stage: &mut Stage, records: usize) -> (Figures, Option<Rate>) {
     stage.clear();
     let mut program = start(set, stage);
-    eventually("the program waits for messages", || {
-        let clients: String = stage.ask(redis::cmd("CLIENT").arg("LIST"));
-        clients.contains("cmd=xreadgroup")
-    });
-    thread::sleep(AFTERMATH);
+    wait_until_ready(stage);
 
     let before = stage.clocks();
     let cpu = cpu_time(program.pid());
@@ -135,10 +131,31 @@ fn run(set: &Set, stage: &mut Stage, records: usize) -> (Figures, Option<Rate>) 
     (figures, (set.delay_ms > 0).then(|| rate(&samples)))
 }
 
+/// Returns when the program waits for messages, and what is done once at its start is over.
+pub fn wait_until_ready(stage: &mut Stage) {
+    eventually("the program waits for messages", || {
+        let clients: String = stage.ask(redis::cmd("CLIENT").arg("LIST"));
+        clients.contains("cmd=xreadgroup")
+    });
+    thread::sleep(AFTERMATH);
+}
+
 /// Starts the program with what the set wants and nothing else in its environment; its log goes into a file.
 pub fn start(set: &Set, stage: &Stage) -> Running {
+    start_under(&[], set, stage)
+}
+
+/// The same, by a tool that is put before the program: its name and its options.
+pub fn start_under(tool: &[String], set: &Set, stage: &Stage) -> Running {
     let log = File::create(log_file()).expect("a file for the log");
-    let mut command = Command::new(binary());
+    let mut command = match tool {
+        [] => Command::new(binary()),
+        [tool, options @ ..] => {
+            let mut command = Command::new(tool);
+            command.args(options).arg(binary());
+            command
+        }
+    };
     command
         .env_clear()
         .envs(env::vars_os().filter(|(key, _)| key == "PATH" || key == "HOME"))
@@ -181,7 +198,8 @@ pub fn stop(mut program: Running) {
     );
 }
 
-fn enqueue(stage: &mut Stage) {
+/// Puts the messages of all repos into the input stream.
+pub fn enqueue(stage: &mut Stage) {
     let mut pipeline = redis::pipe();
     for did in &stage.dids {
         let message = serde_json::json!({ "did": did, "host": stage.url }).to_string();
@@ -194,14 +212,14 @@ fn enqueue(stage: &mut Stage) {
 }
 
 /// How many repos were done at a moment, and how busy the machine has been until then.
-struct Sample {
+pub struct Sample {
     at: Instant,
     done: usize,
     machine: Machine,
 }
 
 /// Waits until the input stream is empty.
-fn watch(set: &Set, stage: &mut Stage, program: &mut Running) -> Vec<Sample> {
+pub fn watch(set: &Set, stage: &mut Stage, program: &mut Running) -> Vec<Sample> {
     let repos = stage.dids.len();
     let deadline = Instant::now() + LIMIT;
     let mut samples = Vec::new();

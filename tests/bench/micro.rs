@@ -4,8 +4,10 @@
 //! read from the block store are measured with the blocks in memory and with the blocks in a file.
 //!
 //! The throughput is in records of the repo (`item/s`), whatever the stage handles, so that stages compare and add up: 1 Mitem/s is
-//! 1,000 ns a record. `fastest` is the column to read, for what disturbs a sample makes it longer, never shorter. What the program does between the download and the socket is `car_read` + `prove` + `events`; the others are
-//! parts of these: `hash` of `car_read`; `walk`, `look_up`, `transcode` and `framing` of `events`.
+//! 1,000 ns a record. `fastest` is the column to read: what disturbs a sample makes it longer, never shorter.
+//!
+//! What the program does between the download and the socket is `car_read` + `prove` + `events`; the others are parts of these: `hash`
+//! of `car_read`; `walk`, which is in `look_up`, `transcode` and `framing` of `events`.
 
 #[allow(dead_code, reason = "`make bench` uses the rest")]
 mod data;
