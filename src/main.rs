@@ -20,8 +20,13 @@ const PROXY_VARIABLES: [&str; 6] = [
     "ALL_PROXY",
 ];
 
+/// From how many bytes on memory is mapped by itself.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAP_FROM: i32 = 512 << 10;
+
 fn main() -> ExitCode {
     forget_proxies();
+    map_large_memory();
     // Usage errors end here, with status 2.
     let cli = Cli::parse();
     let config = match Config::from_cli(&cli) {
@@ -43,6 +48,16 @@ fn forget_proxies() {
     for variable in PROXY_VARIABLES {
         // SAFETY: this is the first thing the process does, so no other thread reads the environment.
         unsafe { std::env::remove_var(variable) };
+    }
+}
+
+/// Left alone, glibc takes large buffers from its heap once one of their size has been given back, and keeps what they leave:
+/// with many workers that is more than the budget. Mapped memory goes back at once.
+fn map_large_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: a number for the allocator, given before there is another thread; what it refuses changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM);
     }
 }
 

@@ -1,10 +1,11 @@
 //! The memory that all jobs share (`BACKFILLER_MEMORY_BUDGET_MB`).
 //!
-//! Whoever holds memory whose size depends on a repo holds a [`Share`] for it: the blocks of a repo, their index, and the chunks that
-//! are encoded. Blocks ask before they take ([`Share::try_grow`]) and go to a file where they are refused; what a job cannot do
-//! without is taken in any case ([`Share::grow`]), and where that overdraws the budget, every job that still has blocks in memory
-//! moves them out. So what is held at a time is the budget or, where that is more, the chunks of all workers; never the repos.
-//! Pinned by `tests/memory.rs`.
+//! Whoever holds memory whose size depends on a repo holds a [`Share`] for it: the blocks of a repo, their index, the large nodes that
+//! a walk is in, and the chunks that are encoded. Blocks and index ask before they take ([`Share::try_grow`]) and go to a file
+//! where they are refused; what a job cannot do without is taken in any case ([`Share::grow`]), and where that overdraws
+//! the budget, the jobs that are proving or writing move their blocks out. So what is held at a time is the budget or, where that
+//! is more, the chunks of all workers, and for each worker a small constant; never the repos.
+//! Pinned by `tests/memory.rs` and `tests/spill_room.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -352,6 +352,7 @@ impl Worker {
                 self.shared.metrics.spills.add(1);
             }
             self.blocks.clear();
+            self.buffer = Vec::new();
             let concluded = match result {
                 Ok(Ended::Written(host, bytes, written)) => {
                     job.hold.settle();

@@ -87,6 +87,37 @@ fn away_at_the_start_it_is_waited_for() {
 }
 
 #[test]
+fn a_server_with_too_many_clients_is_waited_for_with_and_without_a_password() {
+    for password in [None, Some("secret")] {
+        let stage = Stage::new(&[]);
+        let repo = stage.put_repo(1, 3);
+        stage.enqueue(&repo);
+        // The only one that it takes from now on.
+        let mut connection = stage.redis.connection();
+        let set = |connection: &mut redis::Connection, name: &str, value: &str| {
+            let () = redis::cmd("CONFIG")
+                .arg(&["SET", name, value])
+                .query(connection)
+                .expect("a known name");
+        };
+        let mut url = stage.redis.url();
+        if let Some(password) = password {
+            set(&mut connection, "requirepass", password);
+            url = url.replace("redis://", &format!("redis://:{password}@"));
+        }
+        set(&mut connection, "maxclients", "1");
+        let mut backfiller = stage.builder().env("REDIS_URL", url).start();
+        backfiller.wait_for_line(|line| {
+            line.contains("Redis cannot be used: ") && line.contains("max number of clients")
+        });
+        assert!(backfiller.is_running());
+        set(&mut connection, "maxclients", "100");
+        wait_until_drained(&mut connection);
+        assert_done(&mut connection, &[repo]);
+    }
+}
+
+#[test]
 fn restarted_while_idle_it_is_worked_with_again() {
     let mut stage = Stage::new(&DURABLE);
     let mut backfiller = stage.builder().start();

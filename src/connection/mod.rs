@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, Cmd, Connection, ConnectionInfo, FromRedisValue, RedisError, RedisResult, Value,
+    Client, Cmd, Connection, ConnectionInfo, FromRedisValue, ProtocolVersion, RedisError,
+    RedisResult, Value,
 };
 
 use self::plain::Plain;
@@ -49,6 +50,9 @@ const PASSING: [&str; 13] = [
     "NOGOODSLAVE",
     "INPROG",
 ];
+
+/// What Redis says to a client that is one too many.
+const CROWDED: &str = "max number of clients reached";
 
 /// Until when [`Link::insist`] tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +116,13 @@ impl Link {
             .set_nodelay(true)
             .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE));
         let database = info.redis_settings().db();
-        let handshake = info.redis_settings().clone().set_db(0);
+        // Over TCP and over TLS alike.
+        let protocol = ProtocolVersion::RESP2;
+        let handshake = info
+            .redis_settings()
+            .clone()
+            .set_db(0)
+            .set_protocol(protocol);
         let info = info
             .clone()
             .set_tcp_settings(settings)
@@ -307,4 +317,10 @@ pub fn passes(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.code().is_some_and(|code| PASSING.contains(&code))
+        || is_crowded(error)
+}
+
+/// Whether Redis has as many clients as it takes: it says so in place of the first reply, without a code of its own.
+fn is_crowded(error: &RedisError) -> bool {
+    error.detail().is_some_and(|text| text.contains(CROWDED))
 }

@@ -19,6 +19,8 @@ use super::{CONNECT_TIMEOUT, KEEPALIVE};
 const BUFFER: usize = 32 << 10;
 /// Deepest nesting of arrays that is read; no reply that is asked for here has more than four levels.
 const MAX_DEPTH: usize = 16;
+/// Longest line in bytes; an error's text is the longest.
+const MAX_LINE: u64 = 64 << 10;
 /// How much memory is taken on the word of a length alone; replies that are longer grow as they come.
 const TRUSTED: usize = 64 << 10;
 
@@ -44,12 +46,13 @@ impl Plain {
             ConnectionAddr::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
             _ => return Ok(None),
         };
-        socket.set_timeouts(reply_timeout)?;
+        socket.set_timeouts(CONNECT_TIMEOUT)?;
         let mut plain = Plain {
             input: BufReader::with_capacity(BUFFER, socket),
             line: Vec::new(),
         };
         plain.authenticate(info)?;
+        plain.input.get_ref().set_timeouts(reply_timeout)?;
         Ok(Some(plain))
     }
 
@@ -145,12 +148,15 @@ impl Write for Socket {
 
 fn value(input: &mut impl BufRead, line: &mut Vec<u8>, depth: usize) -> RedisResult<Value> {
     line.clear();
-    input.read_until(b'\n', line)?;
+    input.by_ref().take(MAX_LINE).read_until(b'\n', line)?;
     let Some((&kind, rest)) = line.split_first() else {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     };
     let Some(text) = rest.strip_suffix(b"\r\n") else {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        return Err(match line.len() as u64 {
+            MAX_LINE => broken("without an end"),
+            _ => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+        });
     };
     Ok(match kind {
         b'+' if text == b"OK" => Value::Okay,
@@ -179,7 +185,11 @@ fn value(input: &mut impl BufRead, line: &mut Vec<u8>, depth: usize) -> RedisRes
 
 fn bulk(input: &mut impl BufRead, length: usize) -> RedisResult<Vec<u8>> {
     // Most are short, and lie in the buffer as a whole.
-    let buffered = input.fill_buf()?;
+    let buffered = match input.fill_buf() {
+        Ok(buffered) => buffered,
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => &[],
+        Err(e) => return Err(e.into()),
+    };
     if let Some(bytes) = buffered.get(..length)
         && buffered.get(length..length + 2) == Some(b"\r\n")
     {
@@ -206,11 +216,17 @@ fn number(text: &[u8]) -> RedisResult<i64> {
 }
 
 fn broken(what: &str) -> redis::RedisError {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a reply {what}")).into()
+    (
+        ErrorKind::Parse,
+        "what answers is no Redis",
+        format!("a reply {what}"),
+    )
+        .into()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::passes;
     use super::*;
 
     fn read(mut bytes: &[u8], capacity: usize) -> RedisResult<Value> {
@@ -250,25 +266,58 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_an_error_of_the_way() {
-        let deep = b"*1\r\n".repeat(MAX_DEPTH + 1);
-        let broken: [&[u8]; 12] = [
+    fn a_reply_that_is_cut_passes_and_what_is_none_does_not() {
+        let cut: [&[u8]; 8] = [
             b"",
             b"+OK",
             b"+OK\n",
-            b":\r\n",
-            b":1x\r\n",
             b"$3\r\nab",
-            b"$3\r\nabcd\r\n",
             b"$9223372036854775807\r\nab",
             b"*2\r\n:1\r\n",
             b"*9223372036854775807\r\n:1\r\n",
-            b"!x\r\n",
-            &deep,
+            b"-ERR",
         ];
-        for bytes in broken {
+        for bytes in cut {
             let error = read(bytes, 64).expect_err("no reply");
-            assert!(error.is_io_error(), "{error}");
+            assert!(error.is_io_error() && passes(&error), "{error}");
+        }
+        let deep = b"*1\r\n".repeat(MAX_DEPTH + 1);
+        let endless = vec![b'+'; MAX_LINE as usize + 1];
+        let none: [&[u8]; 6] = [
+            b":\r\n",
+            b":1x\r\n",
+            b"$3\r\nabcd\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n",
+            &deep,
+            &endless,
+        ];
+        for bytes in none {
+            let error = read(bytes, 64).expect_err("no reply");
+            assert!(!passes(&error), "{error}");
+        }
+    }
+
+    /// Is interrupted before each read.
+    struct Interrupted<'a>(&'a [u8], bool);
+
+    impl Read for Interrupted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            self.0.read(buffer)
+        }
+    }
+
+    #[test]
+    fn a_signal_costs_no_reply() {
+        for capacity in [1, 4, 1000] {
+            let source = Interrupted(b"*2\r\n$3\r\nabc\r\n:1\r\n", false);
+            let mut input = BufReader::with_capacity(capacity, source);
+            let reply = value(&mut input, &mut Vec::new(), 0).expect("a reply");
+            let expected = [Value::BulkString(b"abc".to_vec()), Value::Int(1)];
+            assert_eq!(reply, Value::Array(expected.to_vec()));
         }
     }
 }

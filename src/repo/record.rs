@@ -115,7 +115,8 @@ fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> cbor::Resu
         return string(text, out);
     }
     match reader.item()? {
-        Item::Text(text) => string(text.as_bytes(), out)?,
+        // Read above.
+        Item::Text(_) => return Err(Malformed::Type("a value")),
         Item::Unsigned(n) => integer(n, out),
         // −1 − n, for n up to 2^64 − 1: one bit more than i64 has.
         Item::Negative(n) => integer(-1 - i128::from(n), out),

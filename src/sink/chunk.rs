@@ -7,8 +7,8 @@ use crate::connection::Link;
 use crate::queue::fence::no_array;
 use crate::resp;
 
-/// Buffers up to this size are kept for the next chunk of a repo.
-const KEEP: usize = 2 * MAX_JSON;
+/// Buffers up to this size are kept for the next chunk of a repo: a full one, with what stands around its events.
+const KEEP: usize = MAX_JSON + (512 << 10);
 /// Buffers up to this size are kept for the next repo: most chunks fit.
 const KEEP_SMALL: usize = 512 << 10;
 /// How much room is made at a time, at least.
@@ -56,9 +56,9 @@ impl Chunk {
         self.last = false;
     }
 
-    /// Gives back what an unusual chunk has needed.
-    pub fn shrink(&mut self) {
-        self.commands.shrink_to(KEEP_SMALL);
+    /// Gives back what an unusual chunk has needed; all, unless `keeps` is set.
+    pub fn shrink(&mut self, keeps: bool) {
+        self.commands.shrink_to(if keeps { KEEP_SMALL } else { 0 });
     }
 
     /// Adds an event that `write` appends; `append` is the command up to the event, `size` what both will probably take.
@@ -96,22 +96,21 @@ impl Chunk {
         self.creates > MAX_CREATES || (self.creates > 1 && self.json + more > MAX_JSON)
     }
 
-    /// Takes the last event out again, for the next chunk.
-    pub fn take_last(&mut self, event: &mut Vec<u8>) {
+    /// Takes the last event out again, as the first of a chunk of its own.
+    pub fn take_last(&mut self) -> Chunk {
         let Event { at, json } = self.last_event;
-        event.clear();
-        event.extend_from_slice(&self.commands[at..]);
+        let mut next = Chunk::default();
+        next.commands.reserve_exact(self.commands.len() - at + ROOM);
+        next.begin();
+        next.commands.extend_from_slice(&self.commands[at..]);
+        next.count(json);
         self.commands.truncate(at);
+        // The event may have been much larger than all others together.
+        self.commands.shrink_to(KEEP);
         self.creates -= 1;
         self.queued -= 1;
         self.json -= json;
-    }
-
-    /// Adds an event that was taken out of another chunk.
-    pub fn put(&mut self, event: &[u8], from: Event) {
-        self.begin();
-        self.commands.extend_from_slice(event);
-        self.count(from.json);
+        next
     }
 
     fn count(&mut self, json: usize) {

@@ -93,8 +93,6 @@ pub struct Sink {
     in_flight: bool,
     /// The command that appends an event, up to the event.
     append: Vec<u8>,
-    /// An event on its way from one chunk to the next.
-    event: Vec<u8>,
     keys: KeyParser,
     /// What the chunks take.
     share: Share,
@@ -132,7 +130,6 @@ impl Sink {
             tried: false,
             in_flight: false,
             append: append(&config.firehose_stream),
-            event: Vec::new(),
             keys: KeyParser::default(),
             share: Share::new(memory),
         })
@@ -430,17 +427,17 @@ impl Sink {
             self.link.give_up();
         }
         (self.tried, self.in_flight) = (false, false);
+        let keeps = !self.share.budget().is_overdrawn();
         for chunk in [&mut self.sent, &mut self.filling] {
             chunk.clear();
-            chunk.shrink();
+            chunk.shrink(keeps);
         }
-        self.event = Vec::new();
         self.count_memory();
     }
 
     /// Tells the budget what the chunks take.
     fn count_memory(&mut self) {
-        let buffers = [&self.filling.commands, &self.sent.commands, &self.event];
+        let buffers = [&self.filling.commands, &self.sent.commands];
         let bytes: usize = buffers.map(Vec::capacity).iter().sum();
         self.share.set(bytes as u64);
     }

@@ -1,7 +1,5 @@
 //! The events of one repo: from leaves to chunks.
 
-use std::mem;
-
 use super::{Interrupted, Sink};
 use crate::event::Events;
 use crate::queue::Job;
@@ -47,16 +45,16 @@ impl Writer<'_> {
     ) -> Result<Option<Skip>, Interrupted> {
         if let Err(skip) = self.encode(leaf, block) {
             self.passed += 1;
+            self.sink.count_memory();
             return Ok(Some(skip));
         }
         let more = self.events.repo().len();
         if self.sink.filling.is_too_large(more) {
-            let mut event = mem::take(&mut self.sink.event);
-            let last = self.sink.filling.last_event;
-            self.sink.filling.take_last(&mut event);
+            // First, so that not three chunks are held at a time.
+            self.sink.settle(self.job)?;
+            let next = self.sink.filling.take_last();
             self.seal(false)?;
-            self.sink.filling.put(&event, last);
-            self.sink.event = event;
+            self.sink.filling = next;
         }
         self.passed += 1;
         self.sink.count_memory();

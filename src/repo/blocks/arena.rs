@@ -218,10 +218,10 @@ impl Arena {
         self.file.is_some()
     }
 
-    /// Whether there are blocks in memory that could be in the file.
+    /// Whether there are blocks in memory that could be in the file; those of a small repo stay.
     #[inline]
     pub fn is_in_memory(&self) -> bool {
-        self.file.is_none() && !self.segments.is_empty()
+        self.file.is_none() && self.segments.len() > 1
     }
 
     /// Moves all blocks into a file.

@@ -5,7 +5,7 @@
 //! they are read back one by one, and where that is not enough, the places as well. Invariants: what a store takes without asking
 //! is a constant, whatever the repo is (`tests.rs`); what [`BlockStore::read`] returns hashes to the digest asked for, because only
 //! [`car`](super::car), which has hashed the bytes, inserts (`repo_car.rs` R2), and because the digest that lies with the
-//! bytes is compared. Pinned by `tests/memory.rs`.
+//! bytes is compared. Pinned by `tests/spill.rs` and the tests here.
 
 mod arena;
 mod index;

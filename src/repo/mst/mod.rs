@@ -254,7 +254,7 @@ impl Walk {
 
     /// The root's layer is that of its first key; every other layer follows from it.
     fn enter_root(&mut self, blocks: &BlockStore, root: &Digest) -> Result<(), JobError> {
-        let mut visit = self.read(blocks, None, root, || "root of the tree".to_owned())?;
+        let mut visit = self.read(blocks, None, root, None, || "root of the tree".to_owned())?;
         visit.guess(blocks);
         match (visit.entries.first(), visit.below) {
             (Some(first), _) => {
@@ -289,7 +289,7 @@ impl Walk {
         let next = above.next;
         let mut visit = match ahead.take() {
             Some((behind, visit)) if behind + 1 == next => visit,
-            _ => self.read(blocks, subtree.guess, &digest, name)?,
+            _ => self.read(blocks, subtree.guess, &digest, Some(layer), name)?,
         };
         if visit.entries.is_empty() && visit.below.is_none() {
             return Err(wrong(format_args!("{} is empty", name())));
@@ -314,7 +314,8 @@ impl Walk {
         let Some(digest) = above.link(right.link).dag_cbor().copied() else {
             return;
         };
-        if let Ok(visit) = self.read(blocks, right.guess, &digest, String::new)
+        let layer = above.layer.checked_sub(1);
+        if let Ok(visit) = self.read(blocks, right.guess, &digest, layer, String::new)
             && let Some(above) = self.path.last_mut()
         {
             above.ahead = Some((entry, visit));
@@ -340,6 +341,7 @@ impl Walk {
         blocks: &BlockStore,
         guess: Option<Place>,
         digest: &Digest,
+        layer: Option<u8>,
         name: impl Fn() -> String,
     ) -> Result<Visit, JobError> {
         let bytes = blocks.read_at(guess, digest, &mut self.buffer)?;
@@ -349,12 +351,30 @@ impl Walk {
         read_node(bytes, &mut visit).map_err(|e| wrong(format_args!("{}: {e}", name())))?;
         visit.begin(blocks);
         if visit.size() > SMALL_VISIT {
+            if self.proving {
+                check_layers(&visit, layer)?;
+            }
             visit.shrink();
             let large = self.large.get_or_insert_with(|| blocks.share());
             large.grow(visit.size());
         }
         Ok(visit)
     }
+}
+
+/// Checks the keys of a large node before the walk goes below it, and not only when it comes to them: a chain of large nodes would
+/// all be in memory before the first key is looked at. Without a layer, it is that of the first key.
+fn check_layers(visit: &Visit, mut layer: Option<u8>) -> Result<(), JobError> {
+    let mut key = Vec::new();
+    for entry in &visit.entries {
+        key.truncate(entry.prefix);
+        key.extend_from_slice(visit.part(entry.suffix));
+        if key.len() > MAX_KEY || *layer.get_or_insert_with(|| layer_of(&key)) != layer_of(&key) {
+            let key = show(&key[..key.len().min(MAX_KEY)]);
+            return Err(wrong(format_args!("key {key} is at the wrong depth")));
+        }
+    }
+    Ok(())
 }
 
 fn wrong(what: impl std::fmt::Display) -> JobError {
