@@ -1,6 +1,6 @@
 //! The blocks of one repo, found by their digest.
 //!
-//! [`arena`] holds the bytes, [`index`] the places. Blocks are inserted first and looked up when all are there
+//! `arena` holds the bytes, `index` the places. Blocks are inserted first and looked up when all are there
 //! ([`BlockStore::seal`]). Both count in the [`Budget`] of all jobs; where that is used up, the bytes go to a file, from which
 //! they are read back one by one, and where that is not enough, the places as well. Invariants: what a store takes without asking
 //! is a constant, whatever the repo is (`tests.rs`); what [`BlockStore::read`] returns hashes to the digest asked for, because only
