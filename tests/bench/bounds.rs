@@ -153,7 +153,7 @@ fn wall(rows: &mut Rows<'_>) {
         if others > TAKEN {
             text += &format!(", {others:.0} % taken by others: void");
         }
-        (text, used >= 80.0)
+        (text, used >= 80.0 && others <= TAKEN)
     });
     rows.row(
         "records/s, 4 workers on big repos, against cores ÷ CPU per record of all",

@@ -8,9 +8,9 @@
 //! nothing is allocated per record, an event is encoded where it is sent from, and replies are counted without being parsed into
 //! values.
 //!
-//! `floor run <redis> <stream> <file>` does this for the repos whose URLs are the lines of the file. `floor encoded …` encodes all
-//! pipelines first, says `ready`, and sends them when it is given a line: what Redis spends then is what appending alone costs.
-//! Both end with a line of JSON.
+//! `floor run <redis> <stream> <file>` says `ready` and, when it is given a line, does this for the repos whose URLs are the lines of
+//! the file. `floor encoded …` encodes all pipelines before it is ready, and sends them then: what Redis spends on that is what
+//! appending alone costs. Both end with a line of JSON.
 
 use std::error::Error;
 use std::fs;
@@ -53,9 +53,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
 /// Everything, one repo after the other.
 fn run(redis: &str, stream: &str, file: &str) -> Result<String> {
     let urls = fs::read_to_string(file)?;
-    let began = Instant::now();
     let mut redis = Redis::connect(redis)?;
     let mut counts = Counts::default();
+    wait_for_the_word()?;
+    let began = Instant::now();
     repos(&urls, stream, &mut counts, |pipeline| redis.swap(pipeline))?;
     redis.read_replies()?;
     Ok(counts.to_json(began))
@@ -71,15 +72,21 @@ fn encoded(redis: &str, stream: &str, file: &str) -> Result<String> {
         pipelines.push((pipeline.bytes.clone(), pipeline.replies));
         Ok(())
     })?;
-    println!("ready");
-    io::stdout().flush()?;
-    io::stdin().lock().read_line(&mut String::new())?;
+    wait_for_the_word()?;
     let began = Instant::now();
     for (bytes, replies) in &pipelines {
         redis.send(bytes, *replies)?;
         redis.read_replies()?;
     }
     Ok(counts.to_json(began))
+}
+
+/// Says that all is ready, and waits for a line.
+fn wait_for_the_word() -> Result<()> {
+    println!("ready");
+    io::stdout().flush()?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    Ok(())
 }
 
 /// What was done.
@@ -890,7 +897,7 @@ fn is_plain(text: &[u8]) -> bool {
 
 #[inline(never)]
 fn escaped(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    std::str::from_utf8(text)?;
+    simdutf8::basic::from_utf8(text)?;
     let mut written = 0;
     for (at, &byte) in text.iter().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' {
