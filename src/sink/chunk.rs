@@ -13,6 +13,8 @@ const KEEP: usize = MAX_JSON + (512 << 10);
 const KEEP_SMALL: usize = 512 << 10;
 /// How much room is made at a time, at least.
 const ROOM: usize = 64 << 10;
+/// Bytes of the command that begins a transaction.
+const MULTI: usize = b"*1\r\n$5\r\nMULTI\r\n".len();
 /// Digits of the length of most events.
 const DIGITS: usize = 3;
 
@@ -100,7 +102,8 @@ impl Chunk {
     pub fn take_last(&mut self) -> Chunk {
         let Event { at, json } = self.last_event;
         let mut next = Chunk::default();
-        next.commands.reserve_exact(self.commands.len() - at + ROOM);
+        next.commands
+            .reserve_exact(self.commands.len() - at + MULTI);
         next.begin();
         next.commands.extend_from_slice(&self.commands[at..]);
         next.count(json);
@@ -111,6 +114,17 @@ impl Chunk {
         self.queued -= 1;
         self.json -= json;
         next
+    }
+
+    /// Becomes the next chunk, in its own memory where that is enough.
+    pub fn become_next(&mut self, next: Chunk) {
+        if self.commands.capacity() < next.commands.len() {
+            *self = next;
+            return;
+        }
+        self.clear();
+        self.commands.extend_from_slice(&next.commands);
+        (self.queued, self.creates, self.json) = (next.queued, next.creates, next.json);
     }
 
     fn count(&mut self, json: usize) {

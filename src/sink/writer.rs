@@ -54,7 +54,7 @@ impl Writer<'_> {
             self.sink.settle(self.job)?;
             let next = self.sink.filling.take_last();
             self.seal(false)?;
-            self.sink.filling = next;
+            self.sink.filling.become_next(next);
         }
         self.passed += 1;
         self.sink.count_memory();
