@@ -202,6 +202,20 @@ impl Link {
         self.keep_if_sound(result)
     }
 
+    /// Reads the reply to a command of a transaction: nothing, or what Redis says instead of queuing it.
+    ///
+    /// # Errors
+    /// Of the way.
+    pub fn receive_queued(&mut self) -> RedisResult<Option<Value>> {
+        match &mut self.connection {
+            Some(Wire::Plain(plain)) => {
+                let result = plain.receive_queued();
+                self.keep_if_sound(result)
+            }
+            _ => self.receive().map(Some),
+        }
+    }
+
     /// Does `attempt` until it succeeds, waiting out what passes.
     ///
     /// `attempt` must be fit to be done again when it failed half-way.

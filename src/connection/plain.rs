@@ -84,6 +84,19 @@ impl Plain {
         Ok(self.input.get_mut().write_all(commands)?)
     }
 
+    /// Reads the reply to a command of a transaction: nothing, or what Redis says instead of queuing it. There is one for each
+    /// record, and nearly all are the same.
+    ///
+    /// # Errors
+    /// Of the way.
+    pub fn receive_queued(&mut self) -> RedisResult<Option<Value>> {
+        if self.input.buffer().starts_with(QUEUED) {
+            self.input.consume(QUEUED.len());
+            return Ok(None);
+        }
+        self.receive().map(Some)
+    }
+
     /// Reads a reply.
     ///
     /// # Errors
@@ -92,6 +105,9 @@ impl Plain {
         value(&mut self.input, &mut self.line, 0)
     }
 }
+
+/// The reply to a command of a transaction before EXEC.
+const QUEUED: &[u8] = b"+QUEUED\r\n";
 
 fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);

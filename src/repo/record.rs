@@ -68,29 +68,54 @@ impl KeyParser {
     ///
     /// # Errors
     /// [`Skip::Key`].
-    pub fn parse<'k>(&mut self, key: &'k [u8]) -> Result<(&'k str, &'k str), Skip> {
+    pub fn parse<'k>(&'k mut self, key: &'k [u8]) -> Result<(&'k str, &'k str), Skip> {
         if key.len() > MAX_KEY {
             return Err(Skip::Key);
         }
-        let key = std::str::from_utf8(key).map_err(|_| Skip::Key)?;
-        let (collection, rkey) = key.split_once('/').ok_or(Skip::Key)?;
-        if self.collection.as_deref() != Some(collection) {
-            ensure_valid_nsid(collection).map_err(|_| Skip::Key)?;
-            self.collection = Some(collection.to_owned());
-        }
+        let known = match &self.collection {
+            Some(collection) => {
+                let rest = key.strip_prefix(collection.as_bytes());
+                rest.and_then(|rest| rest.strip_prefix(b"/"))
+            }
+            None => None,
+        };
+        let rkey = match known {
+            Some(rkey) => rkey,
+            None => self.other_collection(key)?,
+        };
         let valid = !rkey.is_empty()
             && rkey.len() <= MAX_RKEY
-            && !matches!(rkey, "." | "..")
-            && rkey.bytes().all(|b| {
-                b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b':')
-            });
-        if valid {
-            Ok((collection, rkey))
-        } else {
-            Err(Skip::Key)
+            && !matches!(rkey, b"." | b"..")
+            && rkey.iter().all(|&byte| IN_RKEY[usize::from(byte)]);
+        match (valid, &self.collection, std::str::from_utf8(rkey)) {
+            (true, Some(collection), Ok(rkey)) => Ok((collection, rkey)),
+            _ => Err(Skip::Key),
         }
     }
+
+    /// Remembers the collection of the key, and returns what stands behind it.
+    #[cold]
+    fn other_collection<'k>(&mut self, key: &'k [u8]) -> Result<&'k [u8], Skip> {
+        let key = std::str::from_utf8(key).map_err(|_| Skip::Key)?;
+        let (collection, rkey) = key.split_once('/').ok_or(Skip::Key)?;
+        ensure_valid_nsid(collection).map_err(|_| Skip::Key)?;
+        self.collection = Some(collection.to_owned());
+        Ok(rkey.as_bytes())
+    }
 }
+
+/// The characters of record keys (atproto.com/specs/record-key).
+const IN_RKEY: [bool; 256] = {
+    let mut valid = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
+        valid[byte] = character.is_ascii_alphanumeric()
+            || matches!(character, b'.' | b'-' | b'_' | b'~' | b':');
+        byte += 1;
+    }
+    valid
+};
 
 /// Appends the record's JSON to `out`.
 ///
@@ -216,18 +241,54 @@ fn integer(n: impl itoa::Integer, out: &mut Vec<u8>) {
 ///
 /// Most texts are ASCII without any of these, and are copied as they are; only from the first other byte on the text is looked
 /// at closely, and proved to be UTF-8.
+#[inline]
 fn string(text: &[u8], out: &mut Vec<u8>) -> cbor::Result<()> {
     out.push(b'"');
-    let (plain, rest) = text.split_at(first(text, is_ascii_and_plain));
-    out.extend_from_slice(plain);
-    if !rest.is_empty() {
-        if simdutf8::basic::from_utf8(rest).is_err() {
-            return Err(Malformed::Utf8);
-        }
-        escaped(rest, out);
+    if is_all_plain(text) {
+        out.extend_from_slice(text);
+    } else {
+        other_string(text, out)?;
     }
     out.push(b'"');
     Ok(())
+}
+
+/// The same for a text that is not as most are, without the quotation marks.
+#[inline(never)]
+fn other_string(text: &[u8], out: &mut Vec<u8>) -> cbor::Result<()> {
+    let (plain, rest) = text.split_at(first(text, is_ascii_and_plain));
+    out.extend_from_slice(plain);
+    if simdutf8::basic::from_utf8(rest).is_err() {
+        return Err(Malformed::Utf8);
+    }
+    escaped(rest, out);
+    Ok(())
+}
+
+/// Whether a text is ASCII that a JSON string can hold as it is.
+#[inline]
+fn is_all_plain(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk::<8>() else {
+        return is_short_plain(text);
+    };
+    // Without a way out in between, several words are looked at at once; the last one may overlap with the one before.
+    let (words, _) = text.as_chunks::<8>();
+    let others = |others, word: &[u8; 8]| others | is_ascii_and_plain(u64::from_le_bytes(*word));
+    others(words.iter().fold(0, others), last) == 0
+}
+
+/// The same for at most seven bytes.
+#[inline]
+fn is_short_plain(text: &[u8]) -> bool {
+    match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let word = u64::from(u32::from_le_bytes(*first)) << 32;
+            is_ascii_and_plain(word | u64::from(u32::from_le_bytes(*last))) == 0
+        }
+        _ => text
+            .iter()
+            .all(|&byte| matches!(byte, b' '..0x80) && !matches!(byte, b'"' | b'\\')),
+    }
 }
 
 fn escaped(mut text: &[u8], out: &mut Vec<u8>) {

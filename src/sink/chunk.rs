@@ -165,7 +165,9 @@ impl Chunk {
         // An error while queuing makes EXEC refuse all; it says more than EXEC's own.
         let mut refused: Option<RedisError> = None;
         for _ in 0..=self.queued {
-            if let Err(e) = link.receive()?.extract_error() {
+            if let Some(reply) = link.receive_queued()?
+                && let Err(e) = reply.extract_error()
+            {
                 refused.get_or_insert(e);
             }
         }
