@@ -23,8 +23,8 @@
 //! ```
 //!
 //! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side with the life of a
-//! message and who may write for it, [`fetch`] and
-//! [`identity`] ask others, [`repo`] proves, [`event`] is the wire format, [`sink`] the output side.
+//! message and who may write for it, [`fetch`] and [`identity`] ask others, [`repo`] proves, [`event`] is the wire format,
+//! [`sink`] the output side, and [`memory`] what all of them may take.
 
 #![warn(missing_docs)]
 

@@ -9,7 +9,7 @@ use crate::repo::mst::Leaf;
 use crate::repo::record::{self, Skip};
 
 /// How much larger a record is as JSON, and what stands around it, than its key and its block: seldom more.
-const OTHERS: usize = 3;
+const AS_JSON: usize = 3;
 
 /// Takes the leaves of one repo, in order.
 ///
@@ -80,7 +80,7 @@ impl Writer<'_> {
         let events = &self.events;
         let (collection, rkey) = keys.parse(leaf.key)?;
         let block = block.ok_or(Skip::Cid)?;
-        let size = append.len() + events.repo().len() + OTHERS * (leaf.key.len() + block.len());
+        let size = append.len() + events.repo().len() + AS_JSON * (leaf.key.len() + block.len());
         filling.event(append, size, |out| {
             if !events.begin_create(collection, rkey, leaf.value, out) {
                 return Err(Skip::Cid);
