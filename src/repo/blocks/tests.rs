@@ -147,6 +147,21 @@ fn the_index_of_a_small_repo_needs_no_file() {
 }
 
 #[test]
+fn between_repos_a_little_is_kept_but_nothing_where_memory_is_short() {
+    let budget = Budget::new(1 << 20);
+    let mut store = BlockStore::new(&budget, &here());
+    let mut others = store.share();
+    for (short, kept) in [(false, 1..1 << 20), (true, 0..1)] {
+        others.set(if short { 1 << 20 } else { 0 });
+        insert(&mut store, 0..100).expect("room");
+        store.seal().expect("room");
+        store.clear();
+        let held = budget.held() - if short { 1 << 20 } else { 0 };
+        assert!(kept.contains(&held), "{held} bytes");
+    }
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_said() {
     let count = 2 * BUFFER as u64;
     let spilled = |result| match result {
