@@ -29,7 +29,7 @@ const PAGE: usize = 4096;
 
 /// Frames of a CAR have at most 4 MiB, so a block is shorter than this many bits can say.
 const LENGTH_BITS: u32 = 23;
-/// A segment in which more than one block lies has at most [`LARGE`] bytes.
+/// Blocks begin in the first [`LARGE`] bytes of a segment, also of one that is larger.
 const OFFSET_BITS: u32 = 21;
 const SEGMENT_BITS: u32 = u64::BITS - OFFSET_BITS - LENGTH_BITS;
 
