@@ -68,6 +68,10 @@ pub struct Cli {
     #[arg(long, env = "BACKFILLER_RETRY_MAX_BACKOFF_MS", value_name = "MS")]
     pub retry_max_backoff_ms: Option<String>,
 
+    /// Seconds that a message is at most deferred, and a host without success, until it is given up [default: 259200]
+    #[arg(long, env = "BACKFILLER_MAX_DEFERRED_SECS", value_name = "SECS")]
+    pub max_deferred_secs: Option<String>,
+
     /// Seconds without a sign of life after which other instances take messages over, 1 to 3600 [default: 60]
     #[arg(long, env = "BACKFILLER_LEASE_SECS", value_name = "SECS")]
     pub lease_secs: Option<String>,
@@ -80,6 +84,18 @@ pub struct Cli {
         hide_env_values = true
     )]
     pub plc_url: Option<String>,
+
+    /// did:plc look-ups a second; where it is not set, 50 of a directory at a public address [default: 50]
+    #[arg(long, env = "BACKFILLER_PLC_RPS", value_name = "RATE")]
+    pub plc_rps: Option<String>,
+
+    /// Requests to one host at a time, 1 to 1024; where it is not set, 10 to hosts at public addresses [default: 10]
+    #[arg(long, env = "BACKFILLER_HOST_CONCURRENCY", value_name = "N")]
+    pub host_concurrency: Option<String>,
+
+    /// Requests to one host a second; where it is not set, 10 to hosts at public addresses [default: 10]
+    #[arg(long, env = "BACKFILLER_HOST_RPS", value_name = "RATE")]
+    pub host_rps: Option<String>,
 
     /// Seconds that one download may take as a whole [default: 600]
     #[arg(long, env = "BACKFILLER_HTTP_TIMEOUT_SECS", value_name = "SECS")]

@@ -7,7 +7,7 @@ use support::fixture_server::FixtureServer;
 use support::redis_server::RedisServer;
 
 /// Variable, a value that is not accepted, and a word of what is.
-const BAD: [(&str, &str, &str); 39] = [
+const BAD: [(&str, &str, &str); 54] = [
     (URL, "localhost:6379", "redis://"),
     (URL, "http://localhost:6379", "redis://"),
     (URL, "redis://localhost:99999", "redis://"),
@@ -26,6 +26,21 @@ const BAD: [(&str, &str, &str); 39] = [
     ("BACKFILLER_CONCURRENCY", "2\n3", "from 1 to 1024"),
     (MARK, "0", "from 1 up"),
     (MARK, "-1", "from 1 up"),
+    (DEFERRED, "0", "from 1 to 2592000"),
+    (DEFERRED, "2592001", "from 1 to 2592000"),
+    (DEFERRED, "3d", "from 1 to 2592000"),
+    ("BACKFILLER_PLC_RPS", "0", RATE),
+    ("BACKFILLER_PLC_RPS", "50/s", RATE),
+    ("BACKFILLER_HOST_CONCURRENCY", "0", "from 1 to 1024"),
+    ("BACKFILLER_HOST_CONCURRENCY", "1025", "from 1 to 1024"),
+    ("BACKFILLER_HOST_CONCURRENCY", "1.5", "from 1 to 1024"),
+    (HOST_RPS, "0.001", RATE),
+    (HOST_RPS, "100001", RATE),
+    (HOST_RPS, "-1", RATE),
+    (HOST_RPS, "inf", RATE),
+    (HOST_RPS, "NaN", RATE),
+    (HOST_RPS, "1e3", RATE),
+    (HOST_RPS, "10\n20", RATE),
     ("BACKFILLER_PLC_URL", "plc.directory", "https://"),
     ("BACKFILLER_PLC_URL", "ftp://plc.directory", "https://"),
     ("BACKFILLER_PLC_URL", "https://plc.directory?a=b", "query"),
@@ -56,6 +71,9 @@ const BAD: [(&str, &str, &str); 39] = [
 const URL: &str = "REDIS_URL";
 const MARK: &str = "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK";
 const BUDGET: &str = "BACKFILLER_MEMORY_BUDGET_MB";
+const DEFERRED: &str = "BACKFILLER_MAX_DEFERRED_SECS";
+const HOST_RPS: &str = "BACKFILLER_HOST_RPS";
+const RATE: &str = "a decimal number from 0.01 to 100000";
 const CONTROL: &str = "control characters";
 
 /// The flag of a variable.
@@ -198,11 +216,19 @@ fn a_flag_wins_over_its_variable() {
         .env("BACKFILLER_GROUP", "the-group")
         .env(BUDGET, "no number")
         .env("BACKFILLER_SPILL_DIR", "/no/such/folder")
+        .env("BACKFILLER_HOST_CONCURRENCY", "no number")
+        .env(HOST_RPS, "no number")
+        .env("BACKFILLER_PLC_RPS", "no number")
+        .env(DEFERRED, "no number")
         .arg("--consumer=of-the-flag")
         .arg("--concurrency")
         .arg("3")
         .arg("--http-gzip")
         .arg("--memory-budget-mb=64")
+        .arg("--host-concurrency=7")
+        .arg("--host-rps=2.5")
+        .arg("--plc-rps=400")
+        .arg("--max-deferred-secs=3600")
         .arg(format!("--spill-dir={folder}"))
         .start();
     let line = backfiller.wait_for_line(|line| line.contains("[main] redis="));
@@ -213,6 +239,10 @@ fn a_flag_wins_over_its_variable() {
         " concurrency=3 ",
         " group=the-group ",
         " gzip=true ",
+        " host_concurrency=7 ",
+        " host_rps=2.5 ",
+        " plc_rps=400 ",
+        " max_deferred=3600s ",
     ] {
         assert!(line.contains(part), "{part}: {line}");
     }

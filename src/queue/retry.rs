@@ -17,8 +17,6 @@ use crate::error::{Class, JobError, Reason};
 const GONE_ATTEMPTS: u64 = 2;
 /// A repo that is not what its owner signed is fetched so often, unless the same commit fails the same rule again.
 const INVALID_ATTEMPTS: u64 = 3;
-/// After so long a message that was only ever deferred is given up.
-const MAX_DEFERRED: Duration = Duration::from_secs(72 * 3600);
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub fn judge(
     let class = error.class();
     if class == Class::Deferred {
         let since = progress.deferred_since().unwrap_or(now).min(now);
-        return if now - since < MAX_DEFERRED.as_millis() as u64 {
+        return if u128::from(now - since) < config.max_deferred.as_millis() {
             Verdict::Defer { since }
         } else {
             Verdict::DeadLetter {
@@ -204,27 +202,36 @@ mod tests {
     }
 
     #[test]
-    fn deferrals_are_given_up_after_72_hours() {
+    fn deferrals_are_given_up_after_72_hours_or_what_is_set() {
+        let mut config = config();
         let error = JobError::new(Reason::Deferred, "x");
         let hours = |n: u64| n * 3_600_000;
         let start = hours(1000);
         let mut progress = Progress::default();
-        let judged = |progress: &Progress, now| judge(&config(), &error, None, 3, progress, now);
-        assert_eq!(judged(&progress, start), Verdict::Defer { since: start });
-        progress.0.insert(DEFERRED.to_owned(), start.to_string());
+        let judged = |config: &Config, progress: &Progress, now| {
+            judge(config, &error, None, 3, progress, now)
+        };
         assert_eq!(
-            judged(&progress, start + hours(72) - 1),
+            judged(&config, &progress, start),
             Verdict::Defer { since: start }
         );
-        assert_eq!(
-            judged(&progress, start + hours(72)),
-            Verdict::DeadLetter {
-                reason: Reason::Network,
-                attempts: 2
-            }
-        );
+        progress.0.insert(DEFERRED.to_owned(), start.to_string());
+        for limit in [72, 5] {
+            assert_eq!(
+                judged(&config, &progress, start + hours(limit) - 1),
+                Verdict::Defer { since: start }
+            );
+            assert_eq!(
+                judged(&config, &progress, start + hours(limit)),
+                Verdict::DeadLetter {
+                    reason: Reason::Network,
+                    attempts: 2
+                }
+            );
+            config.max_deferred = Duration::from_secs(5 * 3600);
+        }
         // A clock that was set back.
-        assert_eq!(judged(&progress, 5), Verdict::Defer { since: 5 });
+        assert_eq!(judged(&config, &progress, 5), Verdict::Defer { since: 5 });
     }
 
     #[test]

@@ -4,19 +4,43 @@
 //! further check. A value that is not accepted stops the start with one line that names the variable, the value and what is
 //! accepted (`tests/config.rs`); the password of the Redis URL appears in no message and in no log line.
 
+mod read;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
-use url::Url;
 
+use self::read::{
+    boolean, consumer, contact, decimal, key, log_filter, millis, number, optional, plc_url,
+    refuse, seconds, spill_dir, text,
+};
 use crate::cli::Cli;
 use crate::redact::redact;
 
 /// Most worker threads of one process; each holds a connection to Redis and the buffers of one repo.
 pub const MAX_CONCURRENCY: u64 = 1024;
+
+/// Requests to one host at a time where nothing else is set: enough to fill the default rate
+/// with requests of a second each.
+pub const DEFAULT_HOST_CONCURRENCY: usize = 10;
+/// Requests to one host a second where nothing else is set: servers of the network allow an address 3,000 in 5 minutes.
+pub const DEFAULT_HOST_RPS: f64 = 10.0;
+/// did:plc look-ups a second where nothing else is set: four million a day.
+pub const DEFAULT_PLC_RPS: f64 = 50.0;
+
+/// Most requests to one host at a time: no more than there are workers.
+const MAX_HOST_CONCURRENCY: u64 = MAX_CONCURRENCY;
+/// Least requests a second: one in 100 s.
+const MIN_RPS: f64 = 0.01;
+/// Most requests a second: more than one process makes.
+const MAX_RPS: f64 = 100_000.0;
+/// Longest time of nothing but deferrals, in seconds: a month. A host that is away for longer is gone.
+const MAX_DEFERRED_SECS: u64 = 30 * 86_400;
 
 /// Largest memory budget in mebibytes: 16 TiB, more than a machine has.
 const MAX_MEMORY_MB: u64 = 16 << 20;
@@ -48,10 +72,20 @@ pub struct Config {
     pub initial_backoff: Duration,
     /// How long a message waits at most.
     pub max_backoff: Duration,
+    /// How long a message may only ever be deferred, and a host be without success, until it is given up.
+    pub max_deferred: Duration,
     /// After how long without a sign of life a message may be taken over by another instance.
     pub lease: Duration,
     /// Directory of did:plc documents, without a slash at the end.
     pub plc_url: String,
+    /// Look-ups a second that the directory is asked for. `None`: not set by the operator; then [`DEFAULT_PLC_RPS`] holds for a
+    /// directory at a public address, and none for one at a loopback or private address, which is the operator's own.
+    pub plc_rps: Option<f64>,
+    /// Requests to one host at a time. `None`: not set by the operator; then [`DEFAULT_HOST_CONCURRENCY`] holds for hosts at public
+    /// addresses only. What is set holds for all.
+    pub host_concurrency: Option<usize>,
+    /// Requests to one host a second, with [`DEFAULT_HOST_RPS`] in the same way.
+    pub host_rps: Option<f64>,
     /// How long one download may take as a whole.
     pub http_timeout: Duration,
     /// Whether servers are asked for compressed repos.
@@ -147,6 +181,13 @@ impl Config {
                 &cli.retry_max_backoff_ms,
                 3_600_000,
             )?,
+            max_deferred: Duration::from_secs(number(
+                "BACKFILLER_MAX_DEFERRED_SECS",
+                &cli.max_deferred_secs,
+                72 * 3600,
+                1,
+                MAX_DEFERRED_SECS,
+            )?),
             lease: Duration::from_secs(number(
                 "BACKFILLER_LEASE_SECS",
                 &cli.lease_secs,
@@ -155,6 +196,15 @@ impl Config {
                 3600,
             )?),
             plc_url: plc_url(&cli.plc_url)?,
+            plc_rps: decimal("BACKFILLER_PLC_RPS", &cli.plc_rps, MIN_RPS, MAX_RPS)?,
+            host_concurrency: optional(
+                "BACKFILLER_HOST_CONCURRENCY",
+                &cli.host_concurrency,
+                1,
+                MAX_HOST_CONCURRENCY,
+            )?
+            .map(|n| n as usize),
+            host_rps: decimal("BACKFILLER_HOST_RPS", &cli.host_rps, MIN_RPS, MAX_RPS)?,
             http_timeout: seconds(
                 "BACKFILLER_HTTP_TIMEOUT_SECS",
                 &cli.http_timeout_secs,
@@ -234,7 +284,9 @@ impl fmt::Display for Config {
         write!(
             f,
             "redis={} consumer={} group={} input={} output={} dead_letters={} concurrency={} high_water_mark={} \
-             max_attempts={} backoff={}ms..{}ms lease={}s plc={} http_timeout={}s gzip={} max_repo_bytes={} memory_budget={}MB spill_dir={} private_hosts={} shutdown_timeout={}s",
+             max_attempts={} backoff={}ms..{}ms max_deferred={}s lease={}s plc={} plc_rps={} host_concurrency={} \
+             host_rps={} http_timeout={}s gzip={} max_repo_bytes={} memory_budget={}MB spill_dir={} private_hosts={} \
+             shutdown_timeout={}s",
             self.redis_shown,
             self.consumer,
             self.group,
@@ -246,8 +298,12 @@ impl fmt::Display for Config {
             self.max_attempts,
             self.initial_backoff.as_millis(),
             self.max_backoff.as_millis(),
+            self.max_deferred.as_secs(),
             self.lease.as_secs(),
             redact(&self.plc_url),
+            Limit(self.plc_rps, DEFAULT_PLC_RPS),
+            Limit(self.host_concurrency, DEFAULT_HOST_CONCURRENCY),
+            Limit(self.host_rps, DEFAULT_HOST_RPS),
             self.http_timeout.as_secs(),
             self.http_gzip,
             self.max_repo_bytes,
@@ -259,266 +315,14 @@ impl fmt::Display for Config {
     }
 }
 
-fn refuse(variable: &'static str, value: &str, accepted: impl Into<String>) -> ConfigError {
-    ConfigError {
-        variable,
-        // Escaped, so that the message stays one line.
-        value: format!("={}", value.escape_debug()),
-        accepted: accepted.into(),
-    }
-}
+/// A limit as it is set or, where it is not, the default with what it holds for.
+struct Limit<T>(Option<T>, T);
 
-/// An empty value counts as unset, as service managers and compose files write it.
-fn text(value: &Option<String>) -> Option<&str> {
-    value.as_deref().map(str::trim).filter(|s| !s.is_empty())
-}
-
-fn number(
-    variable: &'static str,
-    value: &Option<String>,
-    default: u64,
-    min: u64,
-    max: u64,
-) -> Result<u64, ConfigError> {
-    let Some(value) = text(value) else {
-        return Ok(default);
-    };
-    match value.parse::<u64>() {
-        Ok(n) if (min..=max).contains(&n) => Ok(n),
-        _ if max == u64::MAX => Err(refuse(
-            variable,
-            value,
-            format!("a whole number from {min} up"),
-        )),
-        _ => Err(refuse(
-            variable,
-            value,
-            format!("a whole number from {min} to {max}"),
-        )),
-    }
-}
-
-/// At most a day: a longer wait is a mistake in units.
-fn seconds(
-    variable: &'static str,
-    value: &Option<String>,
-    default: u64,
-    min: u64,
-) -> Result<Duration, ConfigError> {
-    number(variable, value, default, min, 86_400).map(Duration::from_secs)
-}
-
-/// At most a day, and more than nothing: a retry without any pause would be a loop.
-fn millis(
-    variable: &'static str,
-    value: &Option<String>,
-    default: u64,
-) -> Result<Duration, ConfigError> {
-    number(variable, value, default, 1, 86_400_000).map(Duration::from_millis)
-}
-
-fn boolean(variable: &'static str, value: &Option<String>) -> Result<bool, ConfigError> {
-    let value = text(value).unwrap_or("false");
-    match value.to_ascii_lowercase().as_str() {
-        "false" | "0" | "no" | "off" => Ok(false),
-        "true" | "1" | "yes" | "on" => Ok(true),
-        _ => Err(refuse(variable, value, "true or false")),
-    }
-}
-
-/// Keys and names go into Redis commands and log lines as they are.
-fn key(
-    variable: &'static str,
-    value: &Option<String>,
-    default: &str,
-) -> Result<String, ConfigError> {
-    let value = text(value).unwrap_or(default);
-    if value.len() > 256 || value.chars().any(|c| c.is_control()) {
-        return Err(refuse(
-            variable,
-            value,
-            "at most 256 bytes without control characters",
-        ));
-    }
-    Ok(value.to_owned())
-}
-
-fn consumer(value: &Option<String>) -> Result<String, ConfigError> {
-    if text(value).is_none() {
-        return Err(ConfigError {
-            variable: "BACKFILLER_CONSUMER",
-            value: " (unset)".to_owned(),
-            accepted: "a name that no other process of the group has, for example backfiller_1"
-                .to_owned(),
-        });
-    }
-    key("BACKFILLER_CONSUMER", value, "")
-}
-
-fn plc_url(value: &Option<String>) -> Result<String, ConfigError> {
-    let value = text(value).unwrap_or("https://plc.directory");
-    match Url::parse(value) {
-        Ok(url)
-            if matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.query().is_none()
-                && url.fragment().is_none() =>
-        {
-            Ok(value.trim_end_matches('/').to_owned())
+impl<T: fmt::Display> fmt::Display for Limit<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit(Some(set), _) => set.fmt(f),
+            Limit(None, default) => write!(f, "{default}(public)"),
         }
-        _ => Err(refuse(
-            "BACKFILLER_PLC_URL",
-            &redact(value),
-            "a URL http:// or https:// without a query",
-        )),
-    }
-}
-
-/// A file is made there for a moment, to see that it can be.
-fn spill_dir(value: &Option<String>) -> Result<Arc<Path>, ConfigError> {
-    let value = text(value).unwrap_or("/var/tmp");
-    let folder = Path::new(value);
-    match tempfile::tempfile_in(folder) {
-        Ok(_) => Ok(folder.into()),
-        Err(e) => Err(refuse(
-            "BACKFILLER_SPILL_DIR",
-            value,
-            format!("a folder in which files can be made, which failed with: {e}"),
-        )),
-    }
-}
-
-fn log_filter(value: &Option<String>) -> Result<String, ConfigError> {
-    let value = text(value).unwrap_or("info");
-    match env_filter::Builder::new().try_parse(value) {
-        Ok(_) => Ok(value.to_owned()),
-        Err(_) => Err(refuse(
-            "RUST_LOG",
-            value,
-            "off, error, warn, info, debug or trace, or a list of module=level",
-        )),
-    }
-}
-
-/// It becomes part of a header, so it is held to printable ASCII.
-fn contact(value: &Option<String>) -> Result<Option<String>, ConfigError> {
-    match text(value) {
-        Some(value) if value.len() > 200 || !value.bytes().all(|b| (0x20..0x7f).contains(&b)) => {
-            Err(refuse(
-                "BACKFILLER_CONTACT",
-                value,
-                "at most 200 characters of printable ASCII",
-            ))
-        }
-        value => Ok(value.map(str::to_owned)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cli() -> Cli {
-        Cli {
-            consumer: Some("backfiller_1".to_owned()),
-            ..Cli::default()
-        }
-    }
-
-    fn error(change: impl FnOnce(&mut Cli)) -> String {
-        let mut cli = cli();
-        change(&mut cli);
-        Config::from_cli(&cli)
-            .err()
-            .map(|e| e.to_string())
-            .unwrap_or_default()
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_table() {
-        let config = Config::from_cli(&cli()).unwrap();
-        assert_eq!(config.redis_shown, "redis://localhost:6379");
-        assert_eq!(config.backfill_stream, "repo_backfill");
-        assert_eq!(config.firehose_stream, "firehose_backfill");
-        assert_eq!(config.group, "repo_backfill_group");
-        assert_eq!(config.dlq_stream, "repo_backfill_dlq");
-        assert_eq!(config.concurrency, 2);
-        assert_eq!(config.high_water_mark, 100_000);
-        assert_eq!(config.max_attempts, 8);
-        assert_eq!(config.initial_backoff, Duration::from_secs(30));
-        assert_eq!(config.max_backoff, Duration::from_secs(3600));
-        assert_eq!(config.lease, Duration::from_secs(60));
-        assert_eq!(config.plc_url, "https://plc.directory");
-        assert_eq!(config.http_timeout, Duration::from_secs(600));
-        assert!(!config.http_gzip);
-        assert_eq!(config.max_repo_bytes, 4_294_967_296);
-        assert_eq!(config.memory_budget, 512 << 20);
-        assert_eq!(&*config.spill_dir, Path::new("/var/tmp"));
-        assert!(!config.allow_private_hosts);
-        assert_eq!(config.contact, None);
-        assert_eq!(config.shutdown_timeout, Duration::from_secs(60));
-        assert_eq!(config.log, "info");
-    }
-
-    #[test]
-    fn an_empty_value_counts_as_unset() {
-        let mut cli = cli();
-        cli.concurrency = Some(" ".to_owned());
-        assert_eq!(Config::from_cli(&cli).unwrap().concurrency, 2);
-        cli.consumer = Some(String::new());
-        assert!(Config::from_cli(&cli).is_err());
-    }
-
-    #[test]
-    fn a_bad_value_is_named_with_what_is_accepted() {
-        assert_eq!(
-            error(|c| c.concurrency = Some("0".to_owned())),
-            "BACKFILLER_CONCURRENCY=0 is not accepted: a whole number from 1 to 1024"
-        );
-        assert_eq!(
-            error(|c| c.concurrency = Some("1025".to_owned())),
-            "BACKFILLER_CONCURRENCY=1025 is not accepted: a whole number from 1 to 1024"
-        );
-        assert_eq!(
-            error(|c| c.lease_secs = Some("0".to_owned())),
-            "BACKFILLER_LEASE_SECS=0 is not accepted: a whole number from 1 to 3600"
-        );
-        assert_eq!(
-            error(|c| c.retry_max_backoff_ms = Some("29999".to_owned())),
-            "BACKFILLER_RETRY_MAX_BACKOFF_MS=29999 is not accepted: not less than \
-             BACKFILLER_RETRY_INITIAL_BACKOFF_MS, which is 30000"
-        );
-        assert!(
-            error(|c| c.consumer = None)
-                .starts_with("BACKFILLER_CONSUMER (unset) is not accepted: ")
-        );
-        assert!(
-            error(|c| c.http_gzip = Some("maybe".to_owned()))
-                .starts_with("BACKFILLER_HTTP_GZIP=maybe ")
-        );
-        assert!(
-            error(|c| c.plc_url = Some("plc.directory".to_owned()))
-                .starts_with("BACKFILLER_PLC_URL=")
-        );
-        assert!(
-            error(|c| c.contact = Some("ops\nX-Evil: 1".to_owned()))
-                .starts_with("BACKFILLER_CONTACT=")
-        );
-        assert!(error(|c| c.dlq_stream = Some("repo_backfill".to_owned())).contains("must differ"));
-        assert!(
-            error(|c| c.dlq_stream = Some("firehose_backfill".to_owned())).contains("must differ")
-        );
-        assert!(
-            error(|c| c.firehose_stream = Some("repo_backfill".to_owned())).contains("must differ")
-        );
-    }
-
-    #[test]
-    fn no_message_shows_a_password() {
-        let message = error(|c| c.redis_url = Some("reddis://user:se@cret@host:1".to_owned()));
-        assert!(
-            message.starts_with("REDIS_URL=reddis://user:***@host:1 "),
-            "{message}"
-        );
     }
 }
