@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::JobError;
 use crate::fetch::resolver::Resolver;
+use crate::hosts::Hosts;
 use crate::identity::Identities;
 use crate::lines::Lines;
 use crate::memory::Budget;
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::queue::held::Held;
 use crate::queue::lease::Keeper;
 use crate::queue::name::{Name, Taken};
-use crate::queue::reader::{Reader, create_group};
+use crate::queue::reader::{Ends, Reader, create_group};
 use crate::shutdown::Shutdown;
 use crate::sink::room::Said;
 use crate::status::Slot;
@@ -38,6 +39,9 @@ const TICK: Duration = Duration::from_secs(1);
 const IDLE_GRACE: Duration = Duration::from_secs(5);
 /// How often it is looked whether all threads have ended.
 const JOIN_POLL: Duration = Duration::from_millis(5);
+/// One job waits in the channel for so many workers: enough that none waits for the reader, and so few that none has its host's
+/// permit for long before it is used.
+const WORKERS_PER_JOB: usize = 8;
 /// The oldest Redis with all that is used here.
 const OLDEST_REDIS: u64 = 7;
 
@@ -227,11 +231,13 @@ impl Crew {
             .name("keeper".to_owned())
             .spawn(move || keeper.run(&others_ended))?;
         let (resolver, mut threads) = Resolver::start(config.concurrency)?;
-        // As many jobs wait as are worked on: enough that no worker waits for the reader, and no more is hoarded.
-        let (sender, jobs) = bounded(config.concurrency);
+        let (sender, jobs) = bounded((config.concurrency / WORKERS_PER_JOB).max(1));
+        let (give_back, returned) = unbounded();
+        let hosts = Hosts::new(config);
         let shared = Shared {
             config: Arc::clone(config),
-            identities: Arc::new(Identities::new(config, &resolver)),
+            identities: Arc::new(Identities::new(config, &resolver, &hosts)),
+            hosts,
             metrics: Arc::clone(metrics),
             memory: Budget::new(config.memory_budget),
             said: Said::default(),
@@ -239,12 +245,19 @@ impl Crew {
         };
         let slots: Vec<Arc<Slot>> = (0..config.concurrency).map(|_| Arc::default()).collect();
         for (n, slot) in slots.iter().enumerate() {
-            let worker = Worker::new(shared.clone(), jobs.clone(), Arc::clone(slot), &resolver)?;
+            let ends = (jobs.clone(), give_back.clone());
+            let worker = Worker::new(shared.clone(), ends, Arc::clone(slot), &resolver)?;
             threads.push(spawn(format!("worker-{n}"), &end, move || worker.run())?);
         }
+        let ends = Ends {
+            jobs: sender,
+            unread: jobs,
+            returned,
+        };
         let reader = Reader::new(
             Arc::clone(config),
-            (sender, jobs),
+            ends,
+            (Arc::clone(&shared.hosts), Arc::clone(&shared.identities)),
             Arc::clone(&held),
             shutdown,
             Arc::clone(metrics),

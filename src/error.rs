@@ -207,9 +207,9 @@ fn one_line(text: &str) -> String {
 ///
 /// # Errors
 /// Those of the job, and [`Reason::Panic`].
-pub fn guarded<T>(job: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+pub fn guarded<T, E: From<JobError>>(job: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     catch_unwind(AssertUnwindSafe(job))
-        .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload))))
+        .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload)).into()))
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> &str {
@@ -240,13 +240,13 @@ mod tests {
 
     #[test]
     fn i5_a_panic_becomes_an_error_and_the_thread_goes_on() {
-        let literal = guarded::<()>(|| panic!("boom"));
+        let literal = guarded::<(), JobError>(|| panic!("boom"));
         assert_eq!(literal, Err(JobError::new(Reason::Panic, "boom")));
-        let formatted = guarded::<()>(|| panic!("boom {}", 7));
+        let formatted = guarded::<(), JobError>(|| panic!("boom {}", 7));
         assert_eq!(formatted, Err(JobError::new(Reason::Panic, "boom 7")));
-        let other = guarded::<()>(|| std::panic::panic_any(7));
+        let other = guarded::<(), JobError>(|| std::panic::panic_any(7));
         assert_eq!(other.map_err(|e| e.reason), Err(Reason::Panic));
-        assert_eq!(guarded(|| Ok(7)), Ok(7));
+        assert_eq!(guarded::<_, JobError>(|| Ok(7)), Ok(7));
     }
 
     #[test]

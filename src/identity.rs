@@ -10,7 +10,7 @@
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 use rsky_crypto::did::{format_did_key, parse_multikey};
@@ -21,13 +21,16 @@ use rsky_identity::errors::Error as RskyError;
 use rsky_identity::safe_fetch::FetchError;
 use serde_json::Value;
 use ureq::Agent;
+use url::Url;
 
 use crate::block_on::Reactor;
 use crate::config::Config;
 use crate::error::{JobError, Reason};
 use crate::fetch::host::{ChosenBy, Host};
-use crate::fetch::policy::AddressPolicy;
+use crate::fetch::limits::Limits;
+use crate::fetch::policy::{AddressPolicy, names_private};
 use crate::fetch::resolver::Resolver;
+use crate::hosts::{Busy, HostGate, Hosts, Key, Permit, Permits, Stopped};
 
 /// How long one look-up may take as a whole.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +53,8 @@ pub struct Identity {
 /// Looks identities up; shared by all workers.
 pub struct Identities {
     directory: Agent,
+    directory_gate: HostGate,
+    hosts: Arc<Hosts>,
     plc_url: String,
     policy: AddressPolicy,
     web: OnceLock<DidWebResolver>,
@@ -59,8 +64,11 @@ pub struct Identities {
 
 impl Identities {
     /// Nothing is connected to before the first look-up.
-    pub fn new(config: &Config, resolver: &Resolver) -> Self {
+    pub fn new(config: &Config, resolver: &Resolver, hosts: &Arc<Hosts>) -> Self {
+        let key = directory_key(&config.plc_url);
         Identities {
+            directory_gate: hosts.gate(&key),
+            hosts: Arc::clone(hosts),
             // The operator wrote the directory's address, so it is under no policy; and all workers ask it.
             directory: crate::fetch::agent(
                 config,
@@ -82,39 +90,75 @@ impl Identities {
     /// # Errors
     /// [`Reason::Identity`] where there is no document or no usable key in it; [`Reason::Deferred`] where the directory, and
     /// [`Reason::Network`] where the server of a did:web, cannot be asked; [`Reason::BadMessage`] for another DID method.
-    pub fn resolve(&self, did: &str) -> Result<Arc<Identity>, JobError> {
-        self.resolve_if(did, |since| since.elapsed() < CACHE_TIME)
+    /// [`Stopped::Busy`] where the server of a did:web has no room now.
+    pub fn resolve(&self, did: &str, permits: &mut Permits) -> Result<Arc<Identity>, Stopped> {
+        self.resolve_if(did, permits, |since| since.elapsed() < CACHE_TIME)
     }
 
     /// The identity of a DID as it was at `instant` or later: for whoever doubts what was kept from before.
     ///
     /// # Errors
     /// As [`Identities::resolve`].
-    pub fn resolve_since(&self, did: &str, instant: Instant) -> Result<Arc<Identity>, JobError> {
-        self.resolve_if(did, |since| since >= instant)
+    pub fn resolve_since(
+        &self,
+        did: &str,
+        permits: &mut Permits,
+        instant: Instant,
+    ) -> Result<Arc<Identity>, Stopped> {
+        self.resolve_if(did, permits, |since| since >= instant)
+    }
+
+    /// The lane of a message that names no host: a did:web's own server is probably the one, and anyhow is asked first.
+    pub fn key_of(&self, did: &str) -> Key {
+        web_host(did).map_or_else(Key::unknown, |host| host.key())
+    }
+
+    /// Whose token it takes to look the DID up, unless it is known or a worker takes it.
+    pub fn gate_of_look_up(&self, did: &str) -> Option<HostGate> {
+        let is_known = || {
+            let cache = self.lock();
+            let kept = cache.peek(did);
+            kept.is_some_and(|(since, _)| since.elapsed() < CACHE_TIME)
+        };
+        (is_plc(did) && !is_known()).then(|| self.directory_gate.clone())
     }
 
     fn resolve_if(
         &self,
         did: &str,
+        permits: &mut Permits,
         will_do: impl FnOnce(Instant) -> bool,
-    ) -> Result<Arc<Identity>, JobError> {
+    ) -> Result<Arc<Identity>, Stopped> {
         let kept = self.lock().get(did).cloned();
         match kept {
             Some((since, identity)) if will_do(since) => Ok(identity),
-            _ => self.look_up(did),
+            _ => self.look_up(did, permits),
         }
     }
 
-    fn look_up(&self, did: &str) -> Result<Arc<Identity>, JobError> {
+    fn look_up(&self, did: &str, permits: &mut Permits) -> Result<Arc<Identity>, Stopped> {
         let began = Instant::now();
-        let document = match did.split(':').nth(1) {
-            Some("plc") => self.ask_directory(did)?,
-            Some("web") => self.ask_web(did)?,
-            _ => {
-                let text = format_args!("{did}: unsupported DID method");
-                return Err(JobError::new(Reason::BadMessage, text));
-            }
+        let document = if is_plc(did) {
+            let permit = permits.look_up.take();
+            // One more than was foreseen is owed: what was downloaded meanwhile is not to be downloaded again.
+            let permit = permit.or_else(|| self.directory_gate.permit_in_advance());
+            let permit = permit.ok_or_else(|| {
+                JobError::new(
+                    Reason::Deferred,
+                    "the directory is not asked for the time being",
+                )
+            })?;
+            self.ask_directory(did, permit)?
+        } else if let Some(host) = web_host(did) {
+            let gate = self.hosts.gate(&host.key());
+            let permit = permits.take(&gate);
+            let permit = permit.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), None)))?;
+            self.ask_web(did, permit)?
+        } else if did.starts_with("did:web:") {
+            return Err(no_identity(did, "no host in the DID").into());
+        } else {
+            let text = format_args!("{did}: unsupported DID method");
+            return Err(JobError::new(Reason::BadMessage, text).into());
         };
         let identity = Arc::new(read_document(did, &document)?);
         // Only answers that can be used are kept, so that a key that appears later is seen.
@@ -123,16 +167,22 @@ impl Identities {
         Ok(identity)
     }
 
-    fn ask_directory(&self, did: &str) -> Result<Value, JobError> {
+    fn ask_directory(&self, did: &str, mut permit: Permit) -> Result<Value, JobError> {
         let unreachable = |e: &dyn std::fmt::Display| {
             JobError::new(Reason::Deferred, format_args!("directory: {e}"))
         };
+        permit.begin();
         // A DID's characters stand for themselves in a path, but for '%', which none of did:plc has.
         let mut response = self
             .directory
             .get(format!("{}/{did}", self.plc_url))
             .call()
-            .map_err(|e| unreachable(&e))?;
+            .map_err(|e| {
+                permit.unreachable();
+                unreachable(&e)
+            })?;
+        let limits = Limits::of(response.headers(), SystemTime::now());
+        permit.answered(response.status().as_u16(), &limits);
         match response.status().as_u16() {
             200 => {}
             404 => return Err(no_identity(did, "not found in the directory")),
@@ -158,7 +208,8 @@ impl Identities {
             .map_err(|e| no_identity(did, format_args!("document is no JSON: {e}")))
     }
 
-    fn ask_web(&self, did: &str) -> Result<Value, JobError> {
+    fn ask_web(&self, did: &str, mut permit: Permit) -> Result<Value, JobError> {
+        permit.begin();
         let answer = self
             .reactor
             .block_on(async {
@@ -179,6 +230,28 @@ impl Identities {
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (Instant, Arc<Identity>)>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The directory by name and port.
+fn directory_key(plc_url: &str) -> Key {
+    let url = Url::parse(plc_url).ok();
+    let name = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let port = url.as_ref().and_then(Url::port_or_known_default);
+    let private = url.as_ref().is_some_and(names_private);
+    Key::directory(&format!("{name}:{}", port.unwrap_or_default()), private)
+}
+
+fn is_plc(did: &str) -> bool {
+    did.starts_with("did:plc:")
+}
+
+/// The server of a did:web: a name, and a port behind an escaped colon.
+fn web_host(did: &str) -> Option<Host> {
+    let name = did
+        .strip_prefix("did:web:")?
+        .replace("%3A", ":")
+        .replace("%3a", ":");
+    Host::parse(&name, ChosenBy::Stranger).ok()
 }
 
 /// Whether the error lies in the DID or the document, not in the way to it.

@@ -23,8 +23,8 @@
 //! ```
 //!
 //! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side with the life of a
-//! message and who may write for it, [`fetch`] and [`identity`] ask others, [`repo`] proves, [`event`] is the wire format,
-//! [`sink`] the output side, and [`memory`] what all of them may take.
+//! message and who may write for it, [`hosts`] how much each server may be asked, [`fetch`] and [`identity`] ask, [`repo`] proves,
+//! [`event`] is the wire format, [`sink`] the output side, and [`memory`] what all of them may take.
 
 #![warn(missing_docs)]
 
@@ -37,6 +37,7 @@ pub mod error;
 pub mod event;
 pub mod fault;
 pub mod fetch;
+pub mod hosts;
 pub mod identity;
 pub mod lines;
 pub mod memory;

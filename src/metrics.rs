@@ -22,6 +22,22 @@ impl Counter {
     }
 }
 
+/// A number that comes and goes.
+#[derive(Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// What it is now.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// The counters of one process; shared by all threads.
 pub struct Metrics {
     started: Instant,
@@ -37,8 +53,14 @@ pub struct Metrics {
     pub skipped: Counter,
     /// Messages copied to the dead-letter stream.
     pub dead_letters: Counter,
-    /// Attempts that failed and will be repeated, deferred ones included.
+    /// Attempts that failed and will be repeated.
     pub retries: Counter,
+    /// Attempts that were put off, because a host or the directory asked for it, was busy or closed.
+    pub deferrals: Counter,
+    /// Messages that are held and that no worker has yet.
+    pub held: Gauge,
+    /// Messages that are remembered, and wait for their hosts.
+    pub parked: Gauge,
     /// Messages that other consumers had, and left.
     pub taken_over: Counter,
     /// Attempts that were given up because another instance has acquired or ended the message.
@@ -61,6 +83,9 @@ impl Default for Metrics {
             skipped: Counter::default(),
             dead_letters: Counter::default(),
             retries: Counter::default(),
+            deferrals: Counter::default(),
+            held: Gauge::default(),
+            parked: Gauge::default(),
             taken_over: Counter::default(),
             abandoned: Counter::default(),
             released: Counter::default(),
@@ -87,7 +112,7 @@ impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "repos={} records={} bytes={} seconds={:.1} spills={} skipped={} dead_letters={} retries={} taken_over={} abandoned={} \
+            "repos={} records={} bytes={} seconds={:.1} spills={} skipped={} dead_letters={} retries={} deferrals={} taken_over={} abandoned={} \
              released={} deleted_entries={} failures={}",
             self.repos.get(),
             self.records.get(),
@@ -97,6 +122,7 @@ impl fmt::Display for Metrics {
             self.skipped.get(),
             self.dead_letters.get(),
             self.retries.get(),
+            self.deferrals.get(),
             self.taken_over.get(),
             self.abandoned.get(),
             self.released.get(),

@@ -8,23 +8,25 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::{Receiver, Sender, select};
 
 use crate::config::Config;
 use crate::connection::Patience;
 use crate::error::{Class, JobError, Reason, guarded};
 use crate::event::unix_millis;
 use crate::fault::{self, Stage};
-use crate::fetch::Fetcher;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
+use crate::fetch::{Asked, Fetcher};
+use crate::hosts::{Busy, Hosts, Learnt, Permits, Stopped};
 use crate::identity::{Identities, Identity};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::queue::fence::{Executed, Standing};
 use crate::queue::progress::Progress;
 use crate::queue::retry::{self, Verdict};
-use crate::queue::{Job, said_deleted};
+use crate::queue::scheduler::Pass;
+use crate::queue::{Dispatched, Job, Returned, said_deleted};
 use crate::repo::blocks::BlockStore;
 use crate::repo::car;
 use crate::repo::commit::Commit;
@@ -43,6 +45,8 @@ const SKIPS_SAID: u64 = 5;
 pub struct Shared {
     /// The configuration.
     pub config: Arc<Config>,
+    /// How much each host may be asked.
+    pub hosts: Arc<Hosts>,
     /// Who looks identities up.
     pub identities: Arc<Identities>,
     /// The counters.
@@ -58,9 +62,15 @@ pub struct Shared {
 /// A worker; lives on its own thread, with its own connection to Redis and its own ureq agent.
 pub struct Worker {
     shared: Shared,
-    jobs: Receiver<Job>,
+    jobs: Receiver<Dispatched>,
+    /// To the reader: messages that must wait for a host.
+    returned: Sender<Returned>,
     slot: Arc<Slot>,
     fetcher: Fetcher,
+    /// What the present job has been given and has not used yet.
+    permits: Permits,
+    /// Since when the present job's host has been without a success, where it is not waited for any more.
+    given_up: Option<Instant>,
     sink: Sink,
     blocks: BlockStore,
     /// For the block of a commit that is read from a file.
@@ -105,12 +115,12 @@ impl Worker {
     /// When the address of Redis cannot be used at all.
     pub fn new(
         shared: Shared,
-        jobs: Receiver<Job>,
+        (jobs, returned): (Receiver<Dispatched>, Sender<Returned>),
         slot: Arc<Slot>,
         resolver: &Resolver,
     ) -> redis::RedisResult<Self> {
         Ok(Worker {
-            fetcher: Fetcher::new(&shared.config, resolver),
+            fetcher: Fetcher::new(&shared.config, resolver, &shared.hosts),
             sink: Sink::new(
                 &shared.config,
                 &shared.shutdown,
@@ -125,12 +135,15 @@ impl Worker {
             commit: None,
             shared,
             jobs,
+            returned,
+            permits: Permits::default(),
+            given_up: None,
             slot,
         })
     }
 
     /// The way of a repo.
-    fn process(&mut self, job: &mut Job) -> Result<Ended, JobError> {
+    fn process(&mut self, job: &mut Job) -> Result<Ended, Stopped> {
         self.slot.enter(Phase::Backpressure);
         if job.hold.is_lost() {
             return Ok(Ended::NotOurs(Standing::Taken));
@@ -145,6 +158,7 @@ impl Worker {
         }
         let job = &*job;
         self.refuse_spent(job)?;
+        self.refuse_given_up()?;
         fault::panic_if_asked(Stage::Fetch, &job.message.did);
         let fetched = self.fetch(job)?;
         self.slot.enter(Phase::Verify);
@@ -176,49 +190,74 @@ impl Worker {
         Err(JobError::new(Reason::Panic, text))
     }
 
-    /// Fetches the repo from the message's host or, where it names none, from the PDS of the DID document.
+    /// A host that has been of no use for so long is not waited for by one more message.
+    fn refuse_given_up(&self) -> Result<(), JobError> {
+        let Some(since) = self.given_up else {
+            return Ok(());
+        };
+        let hours = since.elapsed().as_secs_f64() / 3600.0;
+        let text = format_args!("its host has refused or not been reached for {hours:.1} hours");
+        Err(JobError::new(Reason::Deferred, text))
+    }
+
+    /// Fetches the repo from the host that is known to have it, from the message's or, where it names none, from the PDS of the
+    /// DID document.
     ///
     /// Only the PDS of the current document can say that a repo is gone; another host, or the PDS of a document that was kept
     /// from before, may also hold one that an older key signed. So then the current PDS is asked, and its answer counts.
-    fn fetch(&mut self, job: &Job) -> Result<Fetched, JobError> {
+    fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
         let did = &job.message.did;
-        let mut host = match &job.message.host {
-            Some(host) => host.clone(),
-            None => {
-                let identities = &self.shared.identities;
-                let known = self.pds(identities.resolve(did)?, did);
-                // The document without a PDS may have been kept from before.
-                known.or_else(|_| self.pds(identities.resolve_since(did, self.began)?, did))?
+        let mut source = match (&job.learnt, &job.message.host) {
+            (Some(learnt), _) => learnt.clone(),
+            (None, Some(host)) => Learnt::at_once(host.clone()),
+            (None, None) => {
+                let mut known = self.resolve(did)?;
+                if known.pds.is_none() {
+                    // The document may have been kept from before.
+                    known = self.resolve_since(did)?;
+                }
+                Learnt::at_once(pds(&known, did)?)
             }
         };
-        let error = match self.fetch_from(&mut host, job) {
-            Err(e) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => e,
+        let error = match self.fetch_from(&mut source, job) {
+            Err(Stopped::Failed(e)) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => {
+                e
+            }
             result => return result,
         };
         self.slot.enter(Phase::Identity);
-        let current = self.shared.identities.resolve_since(did, self.began)?;
-        match self.pds(current, did) {
-            Ok(pds) if pds.is_same_server(&host) => Err(error),
-            Ok(mut pds) => {
+        let current = self.resolve_since(did)?;
+        match pds(&current, did) {
+            Ok(pds) if pds.is_same_server(&source.host) => Err(error.into()),
+            Ok(pds) => {
                 log::debug!("{error}; asking the PDS of {did}");
-                self.fetch_from(&mut pds, job)
+                self.fetch_from(&mut Learnt::at_once(pds), job)
             }
-            Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds),
-            Err(_) => Err(error),
+            Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds.into()),
+            Err(_) => Err(error.into()),
         }
     }
 
-    /// Downloads the repo into the block store and proves who signed it; `host` becomes the one who answers.
-    fn fetch_from(&mut self, host: &mut Host, job: &Job) -> Result<Fetched, JobError> {
+    /// Downloads the repo into the block store and proves who signed it; `source` becomes the one who answers.
+    fn fetch_from(&mut self, source: &mut Learnt, job: &Job) -> Result<Fetched, Stopped> {
         let did = &job.message.did;
         self.slot.enter(Phase::Fetch);
         self.blocks.clear();
-        let mut download = self.fetcher.get_repo(host, did, &self.slot)?;
+        let gate = self.shared.hosts.gate(&source.host.key());
+        let Some(permit) = self.permits.take(&gate) else {
+            return Err(Stopped::Busy(Busy::at(source.clone())));
+        };
+        let deadline = self.began + self.shared.config.http_timeout;
+        let Learnt { host, hops } = source;
+        let asked = Asked { host, hops, permit };
+        let mut download = self.fetcher.get_repo(asked, did, &self.slot, deadline)?;
         let mut root = None;
         let read = car::read(&mut download, &mut self.blocks, &mut root);
         self.commit = root.map(|root| root.cid.to_string());
         let bytes = download.bytes;
         self.shared.metrics.bytes.add(bytes);
+        // The host is free for the next one; what follows is our own work.
+        drop(download);
         let root = read?;
 
         let block = self.blocks.read(&root.digest, &mut self.buffer)?;
@@ -228,6 +267,7 @@ impl Worker {
         })?;
         let commit = Commit::read(block, did, SystemTime::now())?;
         self.verify(did, &commit)?;
+        let host = &source.host;
         if let Some(known) = &job.message.rev
             && *known > commit.rev
         {
@@ -246,25 +286,37 @@ impl Worker {
 
     /// Verifies the signature; where it does not fit the key of a document kept from before, the document is fetched once more
     /// (R6).
-    fn verify(&self, did: &str, commit: &Commit) -> Result<(), JobError> {
-        let identities = &self.shared.identities;
+    fn verify(&mut self, did: &str, commit: &Commit) -> Result<(), Stopped> {
         self.slot.enter(Phase::Identity);
-        let known = identities.resolve(did)?;
+        let known = self.resolve(did)?;
         self.slot.enter(Phase::Verify);
-        commit.verify(&known.signing_key).or_else(|_| {
-            self.slot.enter(Phase::Identity);
-            let current = identities.resolve_since(did, self.began)?;
-            self.slot.enter(Phase::Verify);
-            commit.verify(&current.signing_key)
-        })
+        if commit.verify(&known.signing_key).is_ok() {
+            return Ok(());
+        }
+        self.slot.enter(Phase::Identity);
+        let current = self.resolve_since(did)?;
+        self.slot.enter(Phase::Verify);
+        Ok(commit.verify(&current.signing_key)?)
     }
 
-    fn pds(&self, identity: Arc<Identity>, did: &str) -> Result<Host, JobError> {
-        identity.pds.clone().ok_or_else(|| {
-            let text = format_args!("{did}: no PDS in the document");
-            JobError::new(Reason::Identity, text)
-        })
+    /// The identity of the account, which may have been kept from before.
+    fn resolve(&mut self, did: &str) -> Result<Arc<Identity>, Stopped> {
+        self.shared.identities.resolve(did, &mut self.permits)
     }
+
+    /// The identity of the account as it is now.
+    fn resolve_since(&mut self, did: &str) -> Result<Arc<Identity>, Stopped> {
+        let identities = &self.shared.identities;
+        identities.resolve_since(did, &mut self.permits, self.began)
+    }
+}
+
+/// The account's own server.
+fn pds(identity: &Identity, did: &str) -> Result<Host, JobError> {
+    identity.pds.clone().ok_or_else(|| {
+        let text = format_args!("{did}: no PDS in the document");
+        JobError::new(Reason::Identity, text)
+    })
 }
 
 /// Turns the leaves of a proven tree into events, and returns when the last of them is in the output; or whose the message is
@@ -342,11 +394,19 @@ impl Worker {
     /// # Errors
     /// [`Reason::Redis`], when Redis refuses for good.
     pub fn run(mut self) -> Result<(), JobError> {
-        while let Some(mut job) = self.next_job() {
+        while let Some(Dispatched { mut job, pass }) = self.next_job() {
             self.began = Instant::now();
             self.commit = None;
+            (self.permits, self.given_up) = match pass {
+                Pass::Permits { host, look_up } => {
+                    let host = Some(host);
+                    (Permits { host, look_up }, None)
+                }
+                Pass::GivenUp(since) => (Permits::default(), Some(since)),
+            };
             self.slot.begin(&job.message.did);
             let result = guarded(|| self.process(&mut job));
+            self.permits = Permits::default();
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
             if self.blocks.is_spilled() {
                 self.shared.metrics.spills.add(1);
@@ -367,7 +427,11 @@ impl Worker {
                     self.abandoned(&job, standing);
                     Ok(())
                 }
-                Err(error) => self.failed(&job, &host, error),
+                Err(Stopped::Failed(error)) => self.failed(job, &host, error, None),
+                Err(Stopped::Busy(busy)) => {
+                    let error = busy.error.clone();
+                    self.failed(job, &host, error, Some(busy))
+                }
             };
             self.slot.end();
             concluded?;
@@ -375,44 +439,86 @@ impl Worker {
         Ok(())
     }
 
-    /// Says that an attempt failed, judges it, and writes down what becomes of the message.
-    fn failed(&mut self, job: &Job, host: &str, error: JobError) -> Result<(), JobError> {
+    /// Says that an attempt failed or was put off, judges it, and writes down what becomes of the message. One that waits for a
+    /// host goes back to the reader.
+    fn failed(
+        &mut self,
+        job: Job,
+        host: &str,
+        error: JobError,
+        busy: Option<Busy>,
+    ) -> Result<(), JobError> {
         let config = &self.shared.config;
-        let metrics = &self.shared.metrics;
-        metrics.failed(error.reason);
         // One that was refused because it has had all its attempts has not had another.
         let attempt = job.attempt - u64::from(job.attempt > config.max_attempts);
-        let (did, id) = (&job.message.did, &job.id);
-        log::warn!(
-            "failed did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",
-            error.reason,
-            self.began.elapsed().as_millis(),
-        );
+        self.say(&job, host, &error, attempt);
         if error.class() == Class::Fatal {
             return Err(error);
         }
-        let progress = self.sink.progress(job).cloned().unwrap_or_default();
         let now = unix_millis(SystemTime::now());
+        let mut progress = self.sink.progress(&job).cloned().unwrap_or_default();
+        if let Some(since) = self.given_up {
+            progress.put_off_since(now.saturating_sub(since.elapsed().as_millis() as u64));
+        }
         let commit = self.commit.as_deref();
         let verdict = retry::judge(config, &error, commit, attempt, &progress, now);
         if error.reason == Reason::Panic {
             self.sink.reset();
         }
-        if let Executed::Not(standing) = self.sink.conclude(job, &verdict, &error, attempt)? {
-            self.abandoned(job, standing);
+        if let Executed::Not(standing) = self.sink.conclude(&job, &verdict, &error, attempt)? {
+            self.abandoned(&job, standing);
             return Ok(());
         }
         job.hold.settle();
+        let metrics = &self.shared.metrics;
         match verdict {
-            Verdict::Retry(_) | Verdict::Defer { .. } => metrics.retries.add(1),
+            Verdict::Retry(_) => metrics.retries.add(1),
+            Verdict::Defer { .. } => {
+                metrics.deferrals.add(1);
+                if let Some(busy) = busy {
+                    self.give_back(job, busy);
+                }
+            }
             Verdict::DeadLetter { reason, attempts } => {
                 metrics.dead_letters.add(1);
+                let (did, id) = (&job.message.did, &job.id);
                 log::warn!(
                     "dead letter did={did} id={id} reason={reason} attempts={attempts} error={error}"
                 );
             }
         }
         Ok(())
+    }
+
+    /// Says why a job has not ended in events. That it was put off is no failure.
+    fn say(&self, job: &Job, host: &str, error: &JobError, attempt: u64) {
+        let (level, what) = if error.class() == Class::Deferred {
+            (log::Level::Info, "deferred")
+        } else {
+            self.shared.metrics.failed(error.reason);
+            (log::Level::Warn, "failed")
+        };
+        let (did, id) = (&job.message.did, &job.id);
+        log::log!(
+            level,
+            "{what} did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",
+            error.reason,
+            self.began.elapsed().as_millis(),
+        );
+    }
+
+    /// Lets the reader know for which host the message waits, when it is nobody's any more.
+    fn give_back(&self, job: Job, mut busy: Busy) {
+        let Job {
+            id, message, hold, ..
+        } = job;
+        drop(hold);
+        // What the message says itself need not be remembered.
+        busy.learnt
+            .take_if(|learnt| learnt.hops == 0 && message.host.as_ref() == Some(&learnt.host));
+        // The reader is gone only at the end, and the message is due then when its backoff is over.
+        let _ = self.returned.send(Returned { id, busy });
+        self.shared.hosts.wake();
     }
 
     /// Another instance works on the message, or has ended it; or it is delivered anew.
@@ -433,14 +539,17 @@ impl Worker {
     }
 
     /// The next job; `None` at shutdown, even where there would be one.
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self) -> Option<Dispatched> {
         if self.shared.shutdown.is_requested() {
             return None;
         }
-        select! {
+        let job = select! {
             recv(self.shared.shutdown.requested()) -> _ => None,
             recv(self.jobs) -> job => job.ok(),
-        }
+        };
+        // There is room in the channel.
+        self.shared.hosts.wake();
+        job
     }
 
     fn report(&self, job: &Job, host: &Host, bytes: u64, written: &Written) {

@@ -53,6 +53,7 @@ fn job(repo: &Repo, id: &str) -> Job {
         message: Message::parse(&value).expect("a message"),
         value,
         attempt: 1,
+        learnt: None,
     }
 }
 

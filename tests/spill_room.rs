@@ -59,7 +59,7 @@ fn waits_for_room(
     let backfiller = stop(backfiller);
     assert_eq!(summary(&backfiller, "dead_letters"), 0);
     let lines = backfiller.lines();
-    let failed = lines.iter().filter(|line| line.contains("failed did="));
+    let failed = lines.iter().filter(|line| line.contains("deferred did="));
     let place = format!(" error=a file in {}: {error}", folder.path().display());
     for line in failed {
         assert!(line.contains(" reason=deferred attempt=1 "), "{line}");

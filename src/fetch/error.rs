@@ -44,6 +44,16 @@ pub fn of_transport(host: &Host, error: &ureq::Error) -> JobError {
     JobError::new(Reason::Network, format_args!("{host}: {error}"))
 }
 
+/// Whether the error means that the host was not reached or did not answer, and not that we would not wait or would not ask.
+pub fn is_unreachable(error: &ureq::Error) -> bool {
+    !matches!(
+        error,
+        ureq::Error::Timeout(ureq::Timeout::Global)
+            | ureq::Error::Other(_)
+            | ureq::Error::BadUri(_)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::host::ChosenBy;

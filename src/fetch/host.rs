@@ -4,6 +4,9 @@ use std::fmt;
 
 use url::{Host as UrlHost, Url};
 
+use super::policy;
+use crate::hosts::Key;
+
 /// Who chose an address decides what it may be (see [`policy`](super::policy)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChosenBy {
@@ -65,6 +68,14 @@ impl Host {
         url.set_path("/xrpc/com.atproto.sync.getRepo");
         url.query_pairs_mut().append_pair("did", did);
         url
+    }
+
+    /// What its limits are kept under.
+    pub fn key(&self) -> Key {
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let name = self.url.host_str().unwrap_or_default();
+        let name = name.trim_end_matches('.');
+        Key::host(&format!("{name}:{port}"), policy::names_private(&self.url))
     }
 
     /// Whether both are the same server, whoever chose them.

@@ -8,11 +8,13 @@
 
 pub mod error;
 pub mod host;
+pub mod limits;
 pub mod policy;
 pub mod resolver;
 
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, Response};
@@ -21,10 +23,12 @@ use ureq::{Agent, Body, BodyReader};
 use url::Url;
 
 use self::host::{ChosenBy, Host};
+use self::limits::Limits;
 use self::policy::AddressPolicy;
 use self::resolver::Resolver;
 use crate::config::Config;
-use crate::error::{JobError, Reason};
+use crate::error::{Class, JobError, Reason};
+use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
 use crate::status::Slot;
 
 /// How long a name may take to resolve and a server to accept a connection.
@@ -87,12 +91,12 @@ pub struct Fetcher {
     agent: Agent,
     policy: AddressPolicy,
     max_bytes: u64,
-    whole: Duration,
+    hosts: Arc<Hosts>,
 }
 
 impl Fetcher {
     /// A fetcher with an agent of its own.
-    pub fn new(config: &Config, resolver: &Resolver) -> Self {
+    pub fn new(config: &Config, resolver: &Resolver, hosts: &Arc<Hosts>) -> Self {
         let policy = AddressPolicy::new(config.allow_private_hosts);
         Fetcher {
             agent: agent(
@@ -104,32 +108,36 @@ impl Fetcher {
             ),
             policy,
             max_bytes: config.max_repo_bytes,
-            whole: config.http_timeout,
+            hosts: Arc::clone(hosts),
         }
     }
 
     /// Asks `host`, and whom it redirects to, for the whole repo of `did`; `host` becomes the one who answers, also when
-    /// what he answers is an error.
+    /// what he answers is an error, and `hops` the redirects that led there, those of earlier attempts included.
+    ///
+    /// Each request has a permit of its host; the one for the first comes with the call. Where a redirect leads to a host that
+    /// has no room, and where a host refuses for now, the message must wait for that host.
     ///
     /// # Errors
-    /// [`Reason::RepoGone`], [`Reason::Deferred`], [`Reason::Network`], [`Reason::HttpStatus`] by what the server says, and
+    /// [`Reason::RepoGone`], [`Reason::Network`], [`Reason::HttpStatus`] by what the server says, and
     /// [`Reason::TooLarge`] where it announces more than the operator allows. An address that must not be asked is
-    /// [`Reason::Identity`], or [`Reason::HttpStatus`] where a redirect named it.
+    /// [`Reason::Identity`], or [`Reason::HttpStatus`] where a redirect named it. [`Stopped::Busy`] as said above.
     pub fn get_repo<'s>(
         &self,
-        host: &mut Host,
+        Asked { host, hops, permit }: Asked<'_>,
         did: &str,
         slot: &'s Slot,
-    ) -> Result<Download<'s>, JobError> {
-        let deadline = Instant::now() + self.whole;
+        deadline: Instant,
+    ) -> Result<Download<'s>, Stopped> {
         let mut url = host.get_repo(did);
-        for hop in 0..=MAX_REDIRECTS {
+        let mut permit = permit;
+        loop {
             slot.asks(&host.to_string());
             self.policy
                 .check_url(&url, host.chosen_by)
                 .map_err(|refusal| {
                     // The first address comes from the message or the DID document, the others from the servers.
-                    let reason = if hop == 0 {
+                    let reason = if *hops == 0 {
                         Reason::Identity
                     } else {
                         Reason::HttpStatus
@@ -137,6 +145,7 @@ impl Fetcher {
                     JobError::new(reason, refusal)
                 })?;
             let left = deadline.saturating_duration_since(Instant::now());
+            permit.begin();
             let mut response = self
                 .agent
                 .get(url.as_str())
@@ -144,28 +153,56 @@ impl Fetcher {
                 .timeout_global(Some(left))
                 .build()
                 .call()
-                .map_err(|e| error::of_transport(host, &e))?;
+                .map_err(|e| {
+                    if error::is_unreachable(&e) {
+                        permit.unreachable();
+                    }
+                    error::of_transport(host, &e)
+                })?;
             let status = response.status();
+            let limits = Limits::of(response.headers(), SystemTime::now());
+            permit.answered(status.as_u16(), &limits);
             if status.is_redirection() {
-                url = redirect_target(&url, response.headers())
+                let target = redirect_target(&url, response.headers())
                     .ok_or_else(|| error::of_status(host, status.as_u16(), b""))?;
-                *host = Host::of(&url, ChosenBy::Stranger);
+                if *hops == MAX_REDIRECTS {
+                    let text = format!("{host}: more than {MAX_REDIRECTS} redirects");
+                    return Err(JobError::new(Reason::HttpStatus, text).into());
+                }
+                *hops += 1;
+                *host = Host::of(&target, ChosenBy::Stranger);
+                url = target;
+                let mut permits = Permits {
+                    host: Some(permit),
+                    ..Permits::default()
+                };
+                let gate = self.hosts.gate(&host.key());
+                let again = permits.take(&gate);
+                permit = again.ok_or_else(|| {
+                    let host = host.clone();
+                    Stopped::Busy(Busy::new(host.key(), Some(Learnt { host, hops: *hops })))
+                })?;
                 continue;
             }
             if status.as_u16() != 200 {
                 let body = read_error_body(&mut response);
-                return Err(error::of_status(host, status.as_u16(), &body));
+                let error = error::of_status(host, status.as_u16(), &body);
+                if error.class() != Class::Deferred {
+                    return Err(error.into());
+                }
+                let (key, host, hops) = (host.key(), host.clone(), *hops);
+                let learnt = Some(Learnt { host, hops });
+                return Err(Stopped::Busy(Busy { key, learnt, error }));
             }
-            return self.download(host.clone(), response, slot);
+            return Ok(self.download(host.clone(), response, permit, slot)?);
         }
-        let text = format!("{host}: more than {MAX_REDIRECTS} redirects");
-        Err(JobError::new(Reason::HttpStatus, text))
     }
 
     fn download<'s>(
         &self,
         host: Host,
         response: Response<Body>,
+        permit: Permit,
         slot: &'s Slot,
     ) -> Result<Download<'s>, JobError> {
         let kind = header(response.headers(), "content-type")
@@ -189,6 +226,7 @@ impl Fetcher {
             bytes: 0,
             max_bytes: self.max_bytes,
             slot,
+            _permit: permit,
         })
     }
 }
@@ -201,6 +239,18 @@ pub struct Download<'s> {
     pub bytes: u64,
     max_bytes: u64,
     slot: &'s Slot,
+    /// The host has a free slot again as soon as the body is read or given up.
+    _permit: Permit,
+}
+
+/// Whom to ask.
+pub struct Asked<'a> {
+    /// The host; becomes the one who answers.
+    pub host: &'a mut Host,
+    /// Redirects that have led to it.
+    pub hops: &'a mut usize,
+    /// For one request at it.
+    pub permit: Permit,
 }
 
 impl Read for Download<'_> {

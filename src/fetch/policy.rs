@@ -99,6 +99,17 @@ impl AddressPolicy {
     }
 }
 
+/// Whether the name in a URL says that it is not a public address: a literal, or `localhost`.
+pub fn names_private(url: &Url) -> bool {
+    let network = NetworkPolicy::PUBLIC;
+    match url.host() {
+        Some(UrlHost::Ipv4(address)) => network.refusal(address.into()).is_some(),
+        Some(UrlHost::Ipv6(address)) => network.refusal(address.into()).is_some(),
+        Some(UrlHost::Domain(name)) => is_localhost(name),
+        None => false,
+    }
+}
+
 fn is_localhost(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")

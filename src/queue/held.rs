@@ -17,6 +17,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub struct Release {
     /// The id of the entry.
     pub id: String,
+    /// Whether this process goes on with it later, if no other one does.
+    pub parked: bool,
     /// The number of the attempt that had begun, and is not to be charged.
     pub begun: Option<u64>,
 }
@@ -39,6 +41,7 @@ struct Message {
     begun: Option<u64>,
     lost: bool,
     settled: bool,
+    parked: bool,
 }
 
 impl Default for Held {
@@ -61,7 +64,9 @@ impl Held {
         }
         state.messages.insert(id.to_owned(), Message::default());
         // What was to be given back is taken again.
-        state.released.retain(|release| release.id != id);
+        if !state.released.is_empty() {
+            state.released.retain(|release| release.id != id);
+        }
         Some(Hold {
             held: Arc::clone(self),
             id: id.to_owned(),
@@ -101,6 +106,7 @@ impl Held {
         released.extend(messages.drain().filter(|(_, message)| !message.lost).map(
             |(id, message)| Release {
                 id,
+                parked: false,
                 begun: message.begun,
             },
         ));
@@ -113,6 +119,25 @@ impl Held {
         if let Some(message) = self.lock().messages.get_mut(id) {
             message.lost = false;
         }
+    }
+
+    /// Lets the others have messages that were just read and are not held.
+    pub fn offer(&self, ids: Vec<String>) {
+        if ids.is_empty() {
+            return;
+        }
+        let released = ids.into_iter().map(|id| Release {
+            id,
+            parked: true,
+            begun: None,
+        });
+        self.lock().released.extend(released);
+        let _ = self.wake.try_send(());
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.lock().messages.is_empty()
     }
 
     /// What is to be given back in Redis.
@@ -152,6 +177,13 @@ impl Hold {
         }
     }
 
+    /// Gives the message back, to go on with it when its host has room; the others may have it before.
+    pub fn park(self) {
+        if let Some(message) = self.held.lock().messages.get_mut(&self.id) {
+            message.parked = true;
+        }
+    }
+
     /// Whether another instance has taken the message over.
     pub fn is_lost(&self) -> bool {
         let state = self.held.lock();
@@ -171,6 +203,7 @@ impl Drop for Hold {
         if !message.settled && !message.lost {
             state.released.push(Release {
                 id: mem::take(&mut self.id),
+                parked: message.parked,
                 begun: message.begun,
             });
             drop(state);

@@ -38,6 +38,9 @@ use crate::shutdown::Shutdown;
 /// How long Redis may take for a reply to the keeper, at most.
 const LONGEST_REPLY: Duration = Duration::from_secs(5);
 
+/// Messages given back by one command, at most: a longer one would hold Redis up for all.
+const RELEASES: usize = 500;
+
 /// How soon it is tried again when Redis cannot be used.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -162,7 +165,7 @@ impl Keeper {
         }
         if !ids.is_empty() {
             let mut claim = self.claim();
-            if let Some(kept) = self.execute(claim.arg(&ids).arg("JUSTID"))? {
+            if let Some(kept) = Self::execute(&mut self.link, claim.arg(&ids).arg("JUSTID"))? {
                 self.miss(&ids, &kept)?;
             }
         }
@@ -174,7 +177,7 @@ impl Keeper {
     fn miss(&mut self, ids: &[String], kept: &[String]) -> RedisResult<()> {
         let kept: HashSet<_> = kept.iter().collect();
         for id in ids.iter().filter(|id| !kept.contains(id)) {
-            if self.held.is_waiting(id) {
+            if !self.held.contains(id) || self.held.is_waiting(id) {
                 if progress::remove_if_deleted(&mut self.link, &self.config, id)? {
                     said_deleted(&self.metrics, id);
                 }
@@ -224,19 +227,36 @@ impl Keeper {
     /// Makes messages due for all instances at once.
     fn release(&mut self) -> RedisResult<()> {
         let idle = retry::DUE_AT_ONCE.as_millis() as u64;
-        while let Some(Release { id, begun }) = self.releases.last() {
-            // The reader may have taken it again meanwhile.
-            if !self.held.contains(id) {
+        // Those that were begun have each its own number of attempts; of the others there may be very many.
+        while !self.releases.is_empty() {
+            let first = self.releases.len().saturating_sub(RELEASES);
+            let (mut ids, mut ended) = (Vec::new(), 0);
+            for Release { id, parked, begun } in &self.releases[first..] {
+                // The reader may have taken it again meanwhile.
+                if self.held.contains(id) {
+                    continue;
+                }
+                let Some(attempt) = begun else {
+                    ended += usize::from(!parked);
+                    ids.push(id.clone());
+                    continue;
+                };
                 let mut claim = self.claim();
                 claim.arg(id).arg("IDLE").arg(idle);
-                if let Some(attempt) = begun {
-                    claim.arg("RETRYCOUNT").arg(attempt.saturating_sub(1));
-                }
-                let released = self.execute(claim.arg("JUSTID"))?;
+                claim.arg("RETRYCOUNT").arg(attempt.saturating_sub(1));
+                let released = Self::execute(&mut self.link, claim.arg("JUSTID"))?;
                 let released = released.map_or(0, |ids| ids.len());
                 self.metrics.released.add(released as u64);
             }
-            self.releases.pop();
+            if !ids.is_empty() {
+                let mut claim = self.claim();
+                claim.arg(&ids).arg("IDLE").arg(idle);
+                if let Some(released) = Self::execute(&mut self.link, claim.arg("JUSTID"))? {
+                    self.metrics.released.add(released.len().min(ended) as u64);
+                    self.miss(&ids, &released)?;
+                }
+            }
+            self.releases.truncate(first);
         }
         Ok(())
     }
@@ -252,8 +272,8 @@ impl Keeper {
     }
 
     /// The ids that were claimed; `None` without the group: nothing is pending, and there is nothing to keep.
-    fn execute(&mut self, claim: &redis::Cmd) -> RedisResult<Option<Vec<String>>> {
-        match self.link.query(claim) {
+    fn execute(link: &mut Link, claim: &redis::Cmd) -> RedisResult<Option<Vec<String>>> {
+        match link.query(claim) {
             Err(e) if is_no_group(&e) => Ok(None),
             claimed => claimed.map(Some),
         }

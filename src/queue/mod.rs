@@ -6,7 +6,7 @@
 //!                 XREADGROUP              acquire                    last chunk's EXEC
 //!  in the stream ───────────► held ─────────────────► begun ─────────────────────────────► gone, events written
 //!        ▲                    ▲  │                     │  │
-//!        │                    │  │ released            │  └──────────────────────────────► gone, dead letter written
+//!        │                    │  │ parked, released    │  └──────────────────────────────► gone, dead letter written
 //!        │              XCLAIM│  ▼                     │        verdict: no attempt is left
 //!        │           when due └─ waiting ◄─────────────┘
 //!        │ group created anew        verdict: retry or defer; drain cut; orphaned
@@ -16,7 +16,7 @@
 //! | state | in Redis | leaves it by |
 //! |---|---|---|
 //! | in the stream | entry, not pending | XREADGROUP, which makes its deliveries 1 |
-//! | held | pending, idle for less than a lease, deliveries as before | a worker *acquires* it; shutdown, or Redis refusing for good, *releases* it: idle for longer than any backoff, deliveries as before (but not by a process that has lost its name); its process dies: it is *orphaned*, which is waiting |
+//! | held | pending, idle for less than a lease, deliveries as before | a worker *acquires* it; shutdown, or Redis refusing for good, *releases* it: idle for longer than any backoff, deliveries as before (but not by a process that has lost its name); its host is busy or closed: it is *parked*, which is released, but remembered; its process dies: it is *orphaned*, which is waiting |
 //! | begun | pending, idle for less than a lease, deliveries = number of the attempt, the owner key = the token of the one who may write | its last chunk; a verdict; the end of a drain that is cut, which releases it with one delivery less; its process dies: *orphaned*. When another one acquires it, its former owner's next EXEC is nil, whatever has become of it since: that one *abandons* it |
 //! | waiting | pending, held by nobody, idle for how long it has waited, deliveries = attempts charged; after a verdict `failed` or `deferred` in the progress hash, and a mark in the owner key; where its owner died, still the token | idle for [`retry::due_after`]: claimed by any instance |
 //! | gone | neither entry, nor pending, nor owner, nor progress | – |
@@ -27,7 +27,7 @@
 //! said, and its keys are removed. One that somebody else *acknowledges* without deleting it is not delivered again; the program
 //! abandons it and says so.
 //!
-//! [`reader`] moves messages to the workers; [`pending`] finds those that are due; [`held`] is what this process has, and
+//! [`reader`] moves messages to the workers, in the order that the [`scheduler`] says; [`pending`] finds those that are due; [`held`] is what this process has, and
 //! [`lease`] keeps it alive, under a [`name`] that no other live process has; [`fence`] says who may write, by the
 //! [`progress`] hash; [`retry`] judges attempts that failed and [`ending`] writes the verdict down; [`message`] reads messages.
 
@@ -41,9 +41,14 @@ pub mod pending;
 pub mod progress;
 pub mod reader;
 pub mod retry;
+pub mod scheduler;
+
+use std::fmt;
 
 use self::held::Hold;
 pub use self::message::Message;
+use self::scheduler::Pass;
+use crate::hosts::{Busy, Learnt};
 use crate::metrics::Metrics;
 
 /// The fields of an entry, in their order.
@@ -53,6 +58,24 @@ type Entries = Vec<(String, Fields)>;
 
 /// A row of the pending list: id, consumer, idle time in milliseconds, deliveries.
 type PendingRow = (String, String, u64, u64);
+
+/// The id of an entry, as Redis makes it: two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(u64, u64);
+
+impl EntryId {
+    /// Reads `<milliseconds>-<sequence>`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (time, sequence) = text.split_once('-')?;
+        Some(EntryId(time.parse().ok()?, sequence.parse().ok()?))
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
 
 /// A message that a worker is to turn into events.
 pub struct Job {
@@ -64,8 +87,26 @@ pub struct Job {
     pub value: Vec<u8>,
     /// The number of the attempt, from 1.
     pub attempt: u64,
+    /// The host that an attempt before has found to be the one to ask.
+    pub learnt: Option<Learnt>,
     /// The hold on it.
     pub hold: Hold,
+}
+
+/// A job whose turn it is, and what its host and its look-up need.
+pub struct Dispatched {
+    /// The job.
+    pub job: Job,
+    /// What it needs to begin.
+    pub pass: Pass,
+}
+
+/// A message that waits for a host, and is nobody's now.
+pub struct Returned {
+    /// The id of its entry.
+    pub id: String,
+    /// What it waits for.
+    pub busy: Busy,
 }
 
 /// Counts and says that an entry was deleted while it was pending.

@@ -2,9 +2,11 @@
 //!
 //! XPENDING lists and XCLAIM … JUSTID takes: neither charges a delivery, as XREADGROUP from an id and plain XCLAIM would. The list
 //! is looked through in pages with an exclusive cursor, without XPENDING's IDLE, which walks the whole list in one blocking call.
-//! A message is due when no live process can hold it and its backoff is over (see [`retry`]). What was listed may have
-//! changed until there is room for it, so it is looked at again before it is taken; and several instances may find the same one
-//! due: XCLAIM's minimal idle time lets the first have it.
+//! A message is due when no live process can hold it and its backoff is over (see [`retry`]). Then its entry is read, and the
+//! [`scheduler`](super::scheduler) decides when its host has room for it. What was listed may have
+//! changed until then, so it is looked at again before it is taken; and several instances may find the same one
+//! due: XCLAIM's minimal idle time lets the first have it. What another instance has parked, this one looks at only when it has
+//! nothing else to do.
 //!
 //! This consumer's own pending messages that it does not hold are held by nobody, for its name is its alone. At a start they come
 //! first, and of those that were begun at most once none waits. After a lost connection they are looked through again: a delivery
@@ -36,19 +38,25 @@ const PAGES: usize = 20;
 /// How often that is done, at most.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A message that was delivered, and is held.
-pub struct Delivered {
+/// A message that is pending.
+pub struct Seen {
     /// The id of the entry.
     pub id: String,
     /// Its fields, in their order.
     pub fields: Fields,
+}
+
+/// A message that was taken, and is held.
+pub struct Delivered {
+    /// The message.
+    pub seen: Seen,
     /// The number of the attempt that it would be, from 1.
     pub attempt: u64,
     /// The hold on it.
     pub hold: Hold,
 }
 
-impl Delivered {
+impl Seen {
     /// The value of the field `repo`; `None` where the entry has no such field.
     pub fn value(&self) -> Option<&[u8]> {
         let mut fields = self.fields.iter();
@@ -82,6 +90,16 @@ struct Due {
     id: String,
     /// Whether it does not wait for its backoff, as long as it is this consumer's.
     at_once: bool,
+}
+
+/// A message that is due, as it was found.
+struct Look {
+    seen: Seen,
+    attempt: u64,
+    /// How long it has been idle, in milliseconds.
+    idle: u64,
+    /// Whether another consumer has it.
+    foreign: bool,
 }
 
 /// The pending list, as the reader goes through it.
@@ -144,33 +162,97 @@ impl Pending {
         }
     }
 
-    /// Takes at most `room` messages that are due.
+    /// Reads at most `room` messages that are due, without taking them. `known` says which are looked after already, `hungry`
+    /// whether those are wanted as well that other instances have parked.
     ///
     /// # Errors
-    /// Of Redis. What was taken and not returned is found again by [`Pending::recover`].
-    pub fn take(&mut self, link: &mut Link, room: usize) -> RedisResult<Vec<Delivered>> {
+    /// Of Redis. What was not returned is found again by [`Pending::recover`].
+    pub fn read(
+        &mut self,
+        link: &mut Link,
+        room: usize,
+        hungry: bool,
+        known: impl Fn(&str) -> bool,
+    ) -> RedisResult<Vec<Seen>> {
         for _ in 0..PAGES {
             if !self.due.is_empty() || self.next > Instant::now() {
                 break;
             }
-            self.list(link)?;
+            self.list(link, hungry, &known)?;
         }
         let count = room.min(self.due.len());
         let due: Vec<_> = self.due.drain(..count).collect();
-        let taken = self.claim(link, due)?;
-        if self.is_own_first() && self.due.is_empty() && self.cursor.is_none() {
-            if self.taken > 0 {
-                let taken = self.taken;
-                log::info!("took {taken} pending messages of this consumer again");
+        let seen = self.look(link, due)?;
+        let seen: Vec<_> = seen.into_iter().flatten().map(|look| look.seen).collect();
+        if self.is_own_first() {
+            self.taken += seen.len();
+            if self.due.is_empty() && self.cursor.is_none() {
+                if self.taken > 0 {
+                    let taken = self.taken;
+                    log::info!("took {taken} pending messages of this consumer again");
+                }
+                self.taken = 0;
+                self.pass = Pass::Group;
             }
-            self.taken = 0;
-            self.pass = Pass::Group;
+        }
+        Ok(seen)
+    }
+
+    /// Takes these, as far as they still are due and nobody else has done so: this consumer's own at once. One result for each.
+    ///
+    /// # Errors
+    /// Of Redis. What was taken and not returned is found again by [`Pending::recover`].
+    pub fn claim(
+        &mut self,
+        link: &mut Link,
+        ids: Vec<String>,
+    ) -> RedisResult<Vec<Option<Delivered>>> {
+        let due = ids.into_iter().map(|id| Due { id, at_once: true });
+        let looks = self.look(link, due.collect())?;
+        let (input, group) = (
+            self.config.backfill_stream.as_bytes(),
+            self.config.group.as_bytes(),
+        );
+        let me = self.config.consumer.as_bytes();
+        let mut claim = Pipeline::default();
+        for look in looks.iter().flatten() {
+            let (idle, id) = (look.idle.to_string(), look.seen.id.as_bytes());
+            let idle = idle.as_bytes();
+            claim.add(&[b"XCLAIM", input, group, me, idle, id, b"JUSTID"]);
+        }
+        let mut foreign = 0;
+        let mut replies = link.pipeline(&claim)?.into_iter();
+        let taken = looks.into_iter().map(|look| {
+            let Some(look) = look else {
+                return Ok(None);
+            };
+            let claimed = replies.next().unwrap_or(Value::Nil).extract_error()?;
+            let claimed: Vec<String> = from_redis_value(claimed)?;
+            if claimed.is_empty() {
+                return Ok(None);
+            }
+            foreign += u64::from(look.foreign);
+            Ok(self.held.hold(&look.seen.id).map(|hold| Delivered {
+                attempt: look.attempt,
+                seen: look.seen,
+                hold,
+            }))
+        });
+        let taken = taken.collect::<RedisResult<Vec<_>>>()?;
+        if foreign > 0 {
+            log::info!("took over {foreign} pending messages of other consumers");
+            self.metrics.taken_over.add(foreign);
         }
         Ok(taken)
     }
 
     /// Lists the next page, and remembers what is due on it.
-    fn list(&mut self, link: &mut Link) -> RedisResult<()> {
+    fn list(
+        &mut self,
+        link: &mut Link,
+        hungry: bool,
+        known: &impl Fn(&str) -> bool,
+    ) -> RedisResult<()> {
         let mut list = redis::cmd("XPENDING");
         list.arg(&self.config.backfill_stream)
             .arg(&self.config.group)
@@ -187,9 +269,14 @@ impl Pending {
         let rows: Vec<PendingRow> = link.query(&list)?;
         let lost = self.lost_deliveries(link, &rows)?;
         for (place, row) in rows.iter().enumerate() {
-            let (id, _, _, deliveries) = row;
+            let (id, consumer, idle, deliveries) = row;
             let at_once = (self.pass == Pass::Start && *deliveries <= 1) || lost.contains(&place);
-            if !self.held.contains(id) && self.is_due(row, at_once) {
+            let offered = *consumer != self.config.consumer
+                && u128::from(*idle) >= retry::DUE_AT_ONCE.as_millis();
+            if known(id) || self.held.contains(id) || (offered && !hungry) {
+                continue;
+            }
+            if self.is_due(row, at_once) {
                 let id = id.clone();
                 self.due.push_back(Due { id, at_once });
             }
@@ -244,8 +331,8 @@ impl Pending {
         commands.add(&[b"EXISTS", owner.as_bytes(), progress.as_bytes()]);
     }
 
-    /// Claims these, as far as they still are due and nobody else has done so.
-    fn claim(&mut self, link: &mut Link, due: Vec<Due>) -> RedisResult<Vec<Delivered>> {
+    /// Reads these, as far as they still are due. One result for each.
+    fn look(&self, link: &mut Link, due: Vec<Due>) -> RedisResult<Vec<Option<Look>>> {
         let (input, group) = (
             self.config.backfill_stream.as_bytes(),
             self.config.group.as_bytes(),
@@ -253,74 +340,36 @@ impl Pending {
         let mut look = Pipeline::default();
         for Due { id, .. } in &due {
             self.add_exists(&mut look, id);
-            look.add(&[b"XRANGE", input, id.as_bytes(), id.as_bytes()]);
+            let id = id.as_bytes();
+            look.add(&[b"XRANGE", input, id, id]);
             // Behind XRANGE: what has no entry and still is pending was deleted; what is neither was ended by another one.
-            look.add(&[
-                b"XPENDING",
-                input,
-                group,
-                id.as_bytes(),
-                id.as_bytes(),
-                b"1",
-            ]);
+            look.add(&[b"XPENDING", input, group, id, id, b"1"]);
         }
         let mut replies = link.pipeline(&look)?.into_iter();
         let mut next = || replies.next().unwrap_or(Value::Nil).extract_error();
-        let (mut claim, mut candidates) = (Pipeline::default(), Vec::new());
+        let mut looks = Vec::with_capacity(due.len());
         for Due { id, at_once } in due {
             let begun: u64 = from_redis_value(next()?)?;
             let (entries, rows) = (next()?, next()?);
             let entries: Entries = from_redis_value(entries)?;
             let rows: Vec<PendingRow> = from_redis_value(rows)?;
-            let Some(row) = rows.into_iter().next() else {
-                continue;
+            let look = match (rows.into_iter().next(), entries.into_iter().next()) {
+                (None, _) => None,
+                (Some(_), None) => {
+                    self.forget(link, &id)?;
+                    None
+                }
+                (Some(row), Some(_)) if !self.is_due(&row, at_once) => None,
+                (Some((_, consumer, idle, deliveries)), Some((_, fields))) => Some(Look {
+                    seen: Seen { id, fields },
+                    attempt: retry::next_attempt(deliveries, begun > 0),
+                    idle,
+                    foreign: consumer != self.config.consumer,
+                }),
             };
-            let Some((_, fields)) = entries.into_iter().next() else {
-                self.forget(link, &id)?;
-                continue;
-            };
-            if !self.is_due(&row, at_once) {
-                continue;
-            }
-            let (me, idle) = (self.config.consumer.as_bytes(), row.2.to_string());
-            claim.add(&[
-                b"XCLAIM",
-                input,
-                group,
-                me,
-                idle.as_bytes(),
-                id.as_bytes(),
-                b"JUSTID",
-            ]);
-            candidates.push((row, fields, begun > 0));
+            looks.push(look);
         }
-        let mut taken = Vec::new();
-        let mut foreign = 0;
-        for ((row, fields, begun), claimed) in candidates.into_iter().zip(link.pipeline(&claim)?) {
-            let (id, consumer, _, deliveries) = row;
-            let claimed: Vec<String> = from_redis_value(claimed.extract_error()?)?;
-            if claimed.is_empty() {
-                continue;
-            }
-            let Some(hold) = self.held.hold(&id) else {
-                continue;
-            };
-            foreign += u64::from(consumer != self.config.consumer);
-            taken.push(Delivered {
-                attempt: retry::next_attempt(deliveries, begun),
-                id,
-                fields,
-                hold,
-            });
-        }
-        if self.is_own_first() {
-            self.taken += taken.len();
-        }
-        if foreign > 0 {
-            log::info!("took over {foreign} pending messages of other consumers");
-            self.metrics.taken_over.add(foreign);
-        }
-        Ok(taken)
+        Ok(looks)
     }
 
     /// Counts and says an entry that somebody deleted while it was pending, and removes what is left of it. Of several

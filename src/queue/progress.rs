@@ -185,6 +185,14 @@ impl Progress {
     pub fn deferred_since(&self) -> Option<u64> {
         self.0.get(DEFERRED)?.parse().ok()
     }
+
+    /// It has been deferred since then at the latest, whatever is written.
+    pub fn put_off_since(&mut self, millis: u64) {
+        let since = self
+            .deferred_since()
+            .map_or(millis, |known| known.min(millis));
+        self.0.insert(DEFERRED.to_owned(), since.to_string());
+    }
 }
 
 impl Written {

@@ -1,47 +1,75 @@
-//! The reader thread: from the input stream and its pending list into the channel of the workers.
+//! The reader thread: from the input stream and its pending list to the workers, in the order that the [`scheduler`](super::scheduler)
+//! says.
 //!
-//! First come this consumer's own pending messages; then new ones and those that are due again take turns. It reads no more than the
-//! channel has room for, so one instance does not hoard what others could do. After a lost connection it looks for deliveries that
-//! were lost on the way; messages that it holds already are passed over, so nothing is handed out twice. Malformed messages go
+//! It reads on as long as it can remember what it has read: what could begin about now is held, the rest is parked, with id and host, so
+//! that one host with many messages does not keep those behind it from being seen. First come this consumer's own pending
+//! messages; then new ones and those that are due again take turns. A job is sent with the permits of its host, when there is room in the
+//! channel, which is short: what has been sent has a slot at its host, and must not wait long. What a worker gives back, because its
+//! host is busy or throttles, is parked as well. After a lost connection it looks for deliveries that
+//! were lost on the way; messages that it knows already are passed over, so nothing is handed out twice. Malformed messages go
 //! to the dead letters here. It ends at shutdown; what it holds and no worker has begun is released. Pinned by
-//! `tests/group.rs`, `tests/retries.rs` and `tests/shutdown.rs`.
+//! `tests/group.rs`, `tests/retries.rs`, `tests/fairness.rs` and `tests/shutdown.rs`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::ending::{Ending, Original, conclude};
 use super::fence::{Executed, Fence, Standing, is_no_group};
-use super::held::Held;
-use super::pending::{Delivered, Pending};
-use super::{Entries, Job, Message, progress, retry, said_deleted};
+use super::held::{Held, Hold};
+use super::pending::{Pending, Seen};
+use super::scheduler::{Parked, Place, Scheduler};
+use super::{Dispatched, Entries, EntryId, Job, Message, Returned, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::{JobError, Reason, guarded};
 use crate::event::unix_millis;
+use crate::hosts::{Busy, Hosts, Key, Learnt};
+use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 /// How long XREADGROUP waits for new messages: bounds how long the reader takes to see the shutdown.
 const BLOCK: Duration = Duration::from_secs(1);
+/// The same while workers are at work, which may give a message back.
+const BLOCK_AT_WORK: Duration = Duration::from_millis(100);
+/// Messages read at a time: little enough that workers do not wait for the next job meanwhile.
+const BATCH: usize = 200;
+/// How often it is looked for new messages while others wait for their hosts.
+const LOOK: Duration = Duration::from_millis(50);
+/// What one lane costs to be looked at, about: with thousands of hosts the rounds come less often.
+const LANE_COST: Duration = Duration::from_micros(2);
 
 /// What an XREADGROUP answers: the entries of each stream, or nothing.
 type Batch = Option<Vec<(String, Entries)>>;
+
+/// What the reader shares with the workers.
+pub struct Ends {
+    /// To the workers.
+    pub jobs: Sender<Dispatched>,
+    /// The other end, to give back at the end what no worker has taken.
+    pub unread: Receiver<Dispatched>,
+    /// What workers give back.
+    pub returned: Receiver<Returned>,
+}
 
 /// The reader; lives on its own thread.
 pub struct Reader {
     config: Arc<Config>,
     link: Link,
-    jobs: Sender<Job>,
-    /// The other end, to give back at the end what no worker has taken.
-    unread: Receiver<Job>,
+    ends: Ends,
+    hosts: Arc<Hosts>,
+    identities: Arc<Identities>,
+    scheduler: Scheduler<Job>,
     held: Arc<Held>,
     pending: Pending,
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
     /// Whether new messages are next, and not those that are due again.
     new_is_next: bool,
+    /// When it is looked for new messages again, unless nothing else is to be done.
+    next_look: Instant,
 }
 
 impl Reader {
@@ -51,7 +79,8 @@ impl Reader {
     /// When the address of Redis cannot be used at all.
     pub fn new(
         config: Arc<Config>,
-        (jobs, unread): (Sender<Job>, Receiver<Job>),
+        ends: Ends,
+        (hosts, identities): (Arc<Hosts>, Arc<Identities>),
         held: Arc<Held>,
         shutdown: &Shutdown,
         metrics: Arc<Metrics>,
@@ -59,13 +88,16 @@ impl Reader {
         Ok(Reader {
             link: Link::new(&config.redis, shutdown)?,
             pending: Pending::new(Arc::clone(&config), Arc::clone(&held), Arc::clone(&metrics)),
+            scheduler: Scheduler::new(config.concurrency),
             config,
-            jobs,
-            unread,
+            ends,
+            hosts,
+            identities,
             held,
             shutdown: shutdown.clone(),
             metrics,
             new_is_next: false,
+            next_look: Instant::now(),
         })
     }
 
@@ -76,7 +108,7 @@ impl Reader {
     pub fn run(mut self) -> Result<(), JobError> {
         let result = self.read_all();
         // Workers take no more jobs after shutdown; a job that is dropped is released.
-        while let Ok(job) = self.unread.try_recv() {
+        while let Ok(job) = self.ends.unread.try_recv() {
             drop(job);
         }
         match result {
@@ -91,7 +123,7 @@ impl Reader {
     fn read_all(&mut self) -> Result<(), Stop> {
         let config = Arc::clone(&self.config);
         while !self.shutdown.is_requested() {
-            match self.read_some() {
+            match self.go_round() {
                 Ok(()) => {}
                 // The group, or the stream with it, was deleted, or Redis has come back without its data.
                 Err(Stop::Error(e)) if is_no_group(&e) => {
@@ -125,27 +157,176 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes what is due or what is new, and hands it on.
-    fn read_some(&mut self) -> Result<(), Stop> {
-        let wait = self.pending.idle_for();
-        let own_first = self.pending.is_own_first();
-        let retries_next = wait.is_zero() && (own_first || !self.new_is_next);
-        let room = self.jobs.capacity().unwrap_or(1);
-        let room = room.saturating_sub(self.jobs.len()).max(1);
-        let messages = if retries_next {
-            self.pending.take(&mut self.link, room)
-        } else {
-            self.read_new(room, wait.min(BLOCK))
-        };
-        self.new_is_next = retries_next;
-        for message in messages.map_err(Stop::Error)? {
-            self.deliver(message)?;
+    /// One round: hands on what can begin, claims what can begin next, reads what is due or new, and waits where there was
+    /// nothing to do.
+    fn go_round(&mut self) -> Result<(), Stop> {
+        let began = Instant::now();
+        self.scheduler.begin_round();
+        self.take_back();
+        self.park_unwanted(began);
+        let mut busy = self.dispatch();
+        busy |= self.claim_wanted(began)?;
+        busy |= self.read(busy)?;
+        let (held, parked) = self.scheduler.counts();
+        self.metrics.held.set(held as u64);
+        self.metrics.parked.set(parked as u64);
+        if !busy {
+            self.wait(began);
         }
         Ok(())
     }
 
+    /// Sends jobs to the workers, as long as hosts are free and the channel has room.
+    fn dispatch(&mut self) -> bool {
+        let mut any = false;
+        while !self.ends.jobs.is_full() {
+            let identities = &self.identities;
+            let next = self.scheduler.next(Instant::now(), |job| {
+                identities.gate_of_look_up(&job.message.did)
+            });
+            let Some((_, job, pass)) = next else {
+                break;
+            };
+            any = true;
+            // Nobody else sends, so there is room; the workers are gone only at the end.
+            if self.ends.jobs.try_send(Dispatched { job, pass }).is_err() {
+                break;
+            }
+        }
+        any
+    }
+
+    /// Parks what workers have given back.
+    fn take_back(&mut self) {
+        while let Ok(Returned { id, busy }) = self.ends.returned.try_recv() {
+            if let Some(id) = EntryId::parse(&id) {
+                let Busy { key, learnt, .. } = busy;
+                let learnt = learnt.map(Box::new);
+                let gate = self.hosts.gate(&key);
+                self.scheduler
+                    .park(&key, &gate, Parked { id, learnt }, true);
+            }
+        }
+    }
+
+    /// Parks what is held though its host has closed meanwhile.
+    fn park_unwanted(&mut self, now: Instant) {
+        for (key, gate, job) in self.scheduler.unwanted(now) {
+            let Some(id) = EntryId::parse(&job.id) else {
+                self.scheduler.hold(&key, &gate, job);
+                continue;
+            };
+            let learnt = job.learnt.map(Box::new);
+            job.hold.park();
+            self.scheduler
+                .park(&key, &gate, Parked { id, learnt }, true);
+        }
+    }
+
+    /// Claims parked messages whose hosts have become free.
+    fn claim_wanted(&mut self, now: Instant) -> Result<bool, Stop> {
+        // A few at a time, unless workers wait.
+        if !self.scheduler.is_hungry() && !self.ends.jobs.is_empty() {
+            return Ok(false);
+        }
+        let wanted = self.scheduler.wanted(now);
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let ids = wanted.iter().map(|(.., parked)| parked.id.to_string());
+        let claimed = self.pending.claim(&mut self.link, ids.collect());
+        for ((key, gate, parked), delivered) in
+            wanted.into_iter().zip(claimed.map_err(Stop::Error)?)
+        {
+            let Some(delivered) = delivered else {
+                continue;
+            };
+            match parse(&delivered.seen) {
+                Ok(message) => {
+                    let learnt = parked.learnt.map(|learnt| *learnt);
+                    let job = job(
+                        &delivered.seen,
+                        message,
+                        delivered.attempt,
+                        learnt,
+                        delivered.hold,
+                    );
+                    self.scheduler.hold(&key, &gate, job);
+                }
+                Err(error) => {
+                    self.bury(&delivered.seen, delivered.attempt, &delivered.hold, &error)?
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what is due or what is new; `busy`: does not wait for new messages. Returns whether there was something.
+    fn read(&mut self, busy: bool) -> Result<bool, Stop> {
+        let room = self.scheduler.room().min(BATCH);
+        if room == 0 {
+            self.next_look = Instant::now() + LOOK;
+            return Ok(false);
+        }
+        let wait = self.pending.idle_for();
+        let own_first = self.pending.is_own_first();
+        let retries_next = wait.is_zero() && (own_first || !self.new_is_next);
+        self.new_is_next = retries_next;
+        if retries_next {
+            return self.read_due(room);
+        }
+        let now = Instant::now();
+        let idle = !busy && self.scheduler.is_empty();
+        if !idle && now < self.next_look {
+            return Ok(false);
+        }
+        let block = match idle {
+            // Whoever is at work may give something back, and is not heard while Redis is waited for.
+            true if self.held.is_empty() => wait.min(BLOCK),
+            true => wait.min(BLOCK_AT_WORK),
+            false => Duration::ZERO,
+        };
+        let any = self.read_new(room, block)?;
+        if !any {
+            self.next_look = Instant::now() + LOOK;
+        }
+        Ok(any || idle)
+    }
+
+    /// Parks messages that are due; they are claimed when their hosts have room.
+    fn read_due(&mut self, room: usize) -> Result<bool, Stop> {
+        let Reader {
+            pending,
+            scheduler,
+            link,
+            ..
+        } = self;
+        let known = |id: &str| EntryId::parse(id).is_some_and(|id| scheduler.is_parked(id));
+        let seen = pending.read(link, room, scheduler.is_hungry(), known);
+        let seen = seen.map_err(Stop::Error)?;
+        for seen in &seen {
+            match parse(seen) {
+                Ok(message) => {
+                    if let Some(id) = EntryId::parse(&seen.id) {
+                        let key = self.key_of(&message);
+                        let gate = self.hosts.gate(&key);
+                        let parked = Parked { id, learnt: None };
+                        self.scheduler.park(&key, &gate, parked, false);
+                    }
+                }
+                Err(error) => {
+                    let claimed = self.pending.claim(&mut self.link, vec![seen.id.clone()]);
+                    for delivered in claimed.map_err(Stop::Error)?.into_iter().flatten() {
+                        self.bury(seen, delivered.attempt, &delivered.hold, &error)?;
+                    }
+                }
+            }
+        }
+        Ok(!seen.is_empty())
+    }
+
     /// Reads new messages; waits for them at most so long, and not at all for less than a millisecond.
-    fn read_new(&mut self, room: usize, wait: Duration) -> redis::RedisResult<Vec<Delivered>> {
+    fn read_new(&mut self, room: usize, wait: Duration) -> Result<bool, Stop> {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP")
             .arg(&self.config.group)
@@ -158,54 +339,94 @@ impl Reader {
         read.arg("STREAMS")
             .arg(&self.config.backfill_stream)
             .arg(">");
-        let batch: Batch = self.link.query(&read)?;
+        let batch: Batch = self.link.query(&read).map_err(Stop::Error)?;
         let entries = batch.into_iter().flatten().flat_map(|(_, entries)| entries);
-        // One that is held already was delivered anew because Redis has forgotten that it was.
-        let held = entries.filter_map(|(id, fields)| {
-            let Some(hold) = self.held.hold(&id) else {
-                self.held.regain(&id);
-                return None;
+        let mut any = false;
+        let mut offered = Vec::new();
+        for (id, fields) in entries {
+            any = true;
+            let seen = Seen { id, fields };
+            // One that is known already was delivered anew because Redis has forgotten that it was.
+            if self.held.contains(&seen.id) {
+                self.held.regain(&seen.id);
+                continue;
+            }
+            let entry = EntryId::parse(&seen.id);
+            if entry.is_some_and(|id| self.scheduler.is_parked(id)) {
+                continue;
+            }
+            let attempt = retry::next_attempt(1, false);
+            let message = match parse(&seen) {
+                Ok(message) => message,
+                Err(error) => {
+                    if let Some(hold) = self.held.hold(&seen.id) {
+                        self.bury(&seen, attempt, &hold, &error)?;
+                    }
+                    continue;
+                }
             };
-            Some(Delivered {
-                attempt: retry::next_attempt(1, false),
-                id,
-                fields,
-                hold,
-            })
-        });
-        Ok(held.collect())
-    }
-
-    /// Hands a message to the workers, or to the dead letters.
-    fn deliver(&mut self, message: Delivered) -> Result<(), Stop> {
-        let parsed = match message.value() {
-            Some(value) => guarded(|| Message::parse(value)),
-            None => Err(JobError::new(Reason::BadMessage, "no field repo")),
-        };
-        match parsed {
-            Ok(parsed) => {
-                let job = Job {
-                    value: message.value().unwrap_or_default().to_vec(),
-                    id: message.id,
-                    message: parsed,
-                    attempt: message.attempt,
-                    hold: message.hold,
-                };
-                select! {
-                    send(self.jobs, job) -> sent => sent.map_err(|_| Stop::Shutdown),
-                    recv(self.shutdown.requested()) -> _ => Err(Stop::Shutdown),
+            let key = self.key_of(&message);
+            let gate = self.hosts.gate(&key);
+            match (self.scheduler.place(&key, &gate, Instant::now()), entry) {
+                (Place::Park, Some(id)) => {
+                    self.scheduler
+                        .park(&key, &gate, Parked { id, learnt: None }, false);
+                    offered.push(seen.id);
+                }
+                _ => {
+                    if let Some(hold) = self.held.hold(&seen.id) {
+                        let job = job(&seen, message, attempt, None, hold);
+                        self.scheduler.hold(&key, &gate, job);
+                    }
                 }
             }
-            Err(error) => self.bury(&message, &error),
+        }
+        self.held.offer(offered);
+        Ok(any)
+    }
+
+    /// The lane of a message.
+    fn key_of(&self, message: &Message) -> Key {
+        match &message.host {
+            Some(host) => host.key(),
+            None => self.identities.key_of(&message.did),
+        }
+    }
+
+    /// Waits until something is given back, or for what may be ready then.
+    fn wait(&self, began: Instant) {
+        let now = Instant::now();
+        let mut until = self.next_look;
+        if self.scheduler.room() > 0 {
+            until = until.min(now + self.pending.idle_for());
+        }
+        if let Some(ready) = self.scheduler.next_ready() {
+            until = until.min(ready);
+        }
+        // A job that was sent and is not taken yet is no reason to go round.
+        let rest = began + LANE_COST * u32::try_from(self.scheduler.lanes()).unwrap_or(u32::MAX);
+        if rest > now && self.shutdown.sleep(rest - now) {
+            return;
+        }
+        select! {
+            recv(self.hosts.woken()) -> _ => {}
+            recv(self.shutdown.requested()) -> _ => {}
+            default(until.saturating_duration_since(Instant::now())) => {}
         }
     }
 
     /// Judges a message that cannot be understood, which is its dead letter.
-    fn bury(&mut self, message: &Delivered, error: &JobError) -> Result<(), Stop> {
+    fn bury(
+        &mut self,
+        message: &Seen,
+        attempt: u64,
+        hold: &Hold,
+        error: &JobError,
+    ) -> Result<(), Stop> {
         let Reader { config, link, .. } = self;
-        let (id, reason, attempt) = (&message.id, error.reason, message.attempt);
+        let (id, reason) = (&message.id, error.reason);
         let patience = Patience::UntilShutdown;
-        message.hold.begin(attempt);
+        hold.begin(attempt);
         let mut fence = Fence::new(config, id, attempt);
         let mut standing = link.insist(patience, |link| fence.acquire(link))?;
         if standing == Standing::Mine {
@@ -224,7 +445,7 @@ impl Reader {
                 standing = other;
             }
         }
-        message.hold.settle();
+        hold.settle();
         match standing {
             Standing::Mine => {
                 log::warn!("dead letter id={id} reason={reason} attempts={attempt} error={error}");
@@ -235,6 +456,25 @@ impl Reader {
             _ => log::info!("abandoned id={id}: another instance has the message, or has ended it"),
         }
         Ok(())
+    }
+}
+
+/// Reads what the message says.
+fn parse(seen: &Seen) -> Result<Message, JobError> {
+    match seen.value() {
+        Some(value) => guarded(|| Message::parse(value)),
+        None => Err(JobError::new(Reason::BadMessage, "no field repo")),
+    }
+}
+
+fn job(seen: &Seen, message: Message, attempt: u64, learnt: Option<Learnt>, hold: Hold) -> Job {
+    Job {
+        value: seen.value().unwrap_or_default().to_vec(),
+        id: seen.id.clone(),
+        message,
+        attempt,
+        learnt,
+        hold,
     }
 }
 

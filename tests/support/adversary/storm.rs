@@ -143,7 +143,8 @@ impl Storm {
         self.stage.enqueue(&repo.did, Some(host));
         // Is shown where the line never comes.
         println!("{case}");
-        let is_end = |line: &str| line.contains("] done ") || line.contains("] failed ");
+        let ends = ["] done ", "] failed ", "] deferred "];
+        let is_end = |line: &str| ends.iter().any(|end| line.contains(end));
         let of_it = format!(" did={} ", repo.did);
         self.program
             .wait_for_line(|line| is_end(line) && line.contains(&of_it));

@@ -24,7 +24,7 @@ impl Outcome {
         let (kind, fields) = text.split_once(' ')?;
         let how = match kind {
             "done" => "done",
-            "failed" => field(fields, "reason")?,
+            "failed" | "deferred" => field(fields, "reason")?,
             _ => return None,
         };
         Some(Self {

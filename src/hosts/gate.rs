@@ -1,0 +1,272 @@
+//! The gate of one host: whether a request may be begun now, and if not, when.
+//!
+//! A state machine without clock and locks: every method is told the time. What it goes by:
+//!
+//! - **Concurrency**: at most so many requests in flight. A host begins with one, and each answer allows one more, also after
+//!   a cool-down (slow start), so a host that hangs pins one worker and not ten.
+//! - **Rate**: a [`Bucket`] of tokens, at the configured rate or, where the host says how many requests are left until when, at the rate
+//!   that uses these up evenly. Instances that share an address share what is left, so they divide it without knowing of each other.
+//! - **Cool-down**: 429 and 503 close the gate for as long as the host asks; where it does not ask, or has asked before and refuses
+//!   again, for a time that doubles. So does an answer that says that nothing is left.
+//! - **Circuit**: failures at the connection level in a row close it as well, for a growing time; then one request tries.
+//!
+//! Answers to requests that were begun before the gate closed do not close it again: ten refusals at a time are one.
+//! A host that has refused or failed for `max_deferred` without a success is *given up*: its messages need not wait for it any more.
+
+use std::time::{Duration, Instant};
+
+use super::bucket::Bucket;
+use crate::fetch::limits::Limits;
+
+/// How long the gate is closed when a host does not say for how long; doubled each time. (Some servers answer 429 without any
+/// header.) The time also of a circuit that opens.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// How long it is closed at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// How long it is closed at least, whatever the host says: headers have the resolution of a second.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// After so many refusals in a row a host's own word for when to come back is not believed any more.
+const REFUSALS_BELIEVED: u32 = 3;
+/// So many failures at the connection level in a row open the circuit: fewer may be one bad moment.
+const FAILURES: u32 = 5;
+/// In flight at a host without a cap, slow start is over.
+const FULL_SPEED: usize = 10;
+/// What a gate without any cap lets in at a time: as good as everything, and does not overflow.
+const UNLIMITED: usize = 1 << 20;
+
+/// What the operator allows at one host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
+    /// Requests in flight.
+    pub concurrency: Option<usize>,
+    /// Requests a second.
+    pub rate: Option<f64>,
+    /// How long a host may be without a success before it is given up.
+    pub max_deferred: Duration,
+}
+
+/// What the gate says to whoever would begin a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowance {
+    /// So many may be begun now.
+    Now(usize),
+    /// None before this time.
+    From(Instant),
+    /// None before one in flight has ended.
+    WhenOneEnds,
+    /// The host has been without a success since then, and for too long: its messages need not wait.
+    GivenUp(Instant),
+}
+
+/// The state of one host.
+#[derive(Debug)]
+pub struct Gate {
+    rules: Rules,
+    in_flight: usize,
+    /// In flight at most while it starts slowly; `None`: at full speed.
+    start: Option<usize>,
+    bucket: Bucket,
+    /// Requests a second that the host's own words leave, until then.
+    pace: Option<(f64, Instant)>,
+    closed_until: Option<Instant>,
+    /// How often it has been closed; answers to requests of earlier times do not close it again.
+    times: u64,
+    /// Refusals in a row.
+    refusals: u32,
+    /// Failures at the connection level in a row.
+    failures: u32,
+    /// How often the circuit has opened in a row.
+    opened: u32,
+    /// Since when there has been nothing but refusals and failures.
+    trouble_since: Option<Instant>,
+    used: Instant,
+}
+
+impl Gate {
+    /// A host of which nothing is known.
+    pub fn new(rules: Rules, now: Instant) -> Self {
+        Gate {
+            rules,
+            in_flight: 0,
+            // The operator's own hosts are not started slowly.
+            start: rules.concurrency.map(|_| 1),
+            bucket: Bucket::new(now),
+            pace: None,
+            closed_until: None,
+            times: 0,
+            refusals: 0,
+            failures: 0,
+            opened: 0,
+            trouble_since: None,
+            used: now,
+        }
+    }
+
+    /// Other rules from now on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        if rules.concurrency.is_none() && self.times == 0 {
+            self.start = None;
+        }
+    }
+
+    /// Requests a second, now; `None`: as many as one likes.
+    fn rate(&self, now: Instant) -> Option<f64> {
+        let pace = self.pace.filter(|(_, until)| now < *until);
+        match (self.rules.rate, pace) {
+            (Some(rate), Some((pace, _))) => Some(rate.min(pace)),
+            (rate, pace) => rate.or(pace.map(|(pace, _)| pace)),
+        }
+    }
+
+    /// What may be begun now.
+    pub fn allowance(&mut self, now: Instant) -> Allowance {
+        if let Some(until) = self.closed_until.filter(|until| now < *until) {
+            return match self.trouble_since {
+                Some(since) if now >= since + self.rules.max_deferred => Allowance::GivenUp(since),
+                _ => Allowance::From(until),
+            };
+        }
+        let cap = self.rules.concurrency.unwrap_or(UNLIMITED);
+        let slots = cap
+            .min(self.start.unwrap_or(cap))
+            .saturating_sub(self.in_flight);
+        if slots == 0 {
+            return Allowance::WhenOneEnds;
+        }
+        let Some(rate) = self.rate(now) else {
+            return Allowance::Now(slots);
+        };
+        match self.bucket.available(rate, now) {
+            0 => Allowance::From(self.bucket.next(rate, now)),
+            tokens => Allowance::Now(slots.min(tokens)),
+        }
+    }
+
+    /// Whether it is closed: not only for want of a token or a slot.
+    pub fn is_closed(&self, now: Instant) -> bool {
+        self.closed_until.is_some_and(|until| now < until)
+    }
+
+    /// A request begins, allowed or not. Returns the time that its answer belongs to.
+    pub fn begin(&mut self, now: Instant) -> u64 {
+        self.in_flight += 1;
+        self.take(now);
+        self.times
+    }
+
+    /// Another request by whoever has begun one already and not ended it.
+    pub fn take(&mut self, now: Instant) {
+        self.used = now;
+        if let Some(rate) = self.rate(now) {
+            self.bucket.take(rate, now);
+        }
+    }
+
+    /// Whether there is a token.
+    pub fn has_token(&mut self, now: Instant) -> bool {
+        self.rate(now)
+            .is_none_or(|rate| self.bucket.available(rate, now) > 0)
+    }
+
+    /// A request has ended, or was not made after all.
+    pub fn end(&mut self, used: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if !used {
+            self.bucket.give_back();
+        }
+    }
+
+    /// The host has answered a request of that time.
+    pub fn answered(&mut self, time: u64, status: u16, limits: &Limits, now: Instant) {
+        let reset = limits.reset.map(|reset| reset.max(SHORTEST_PAUSE));
+        match (limits.remaining, reset) {
+            (Some(left), Some(reset)) if left > 0 => {
+                self.pace = Some((left as f64 / reset.as_secs_f64(), now + reset));
+            }
+            (Some(0), Some(reset)) if !matches!(status, 429 | 503) => {
+                self.close(now + reset.min(LONGEST_PAUSE), now);
+            }
+            _ => {}
+        }
+        if matches!(status, 429 | 503) {
+            self.refused(time, limits, now);
+            return;
+        }
+        (self.refusals, self.failures, self.opened) = (0, 0, 0);
+        self.trouble_since = None;
+        let full = self.rules.concurrency.unwrap_or(FULL_SPEED);
+        self.start = self
+            .start
+            .map(|start| start + 1)
+            .filter(|start| *start < full);
+    }
+
+    fn refused(&mut self, time: u64, limits: &Limits, now: Instant) {
+        self.trouble_since.get_or_insert(now);
+        let asked = limits.wait();
+        if time != self.times {
+            // Refused together with one that has closed the gate; but it may be told more.
+            if let Some(asked) = asked {
+                self.extend(now + asked.min(LONGEST_PAUSE));
+            }
+            return;
+        }
+        let doubled = |times| pause(times);
+        let pause = match asked {
+            Some(asked) if self.refusals < REFUSALS_BELIEVED => asked,
+            Some(asked) => asked.max(doubled(self.refusals - REFUSALS_BELIEVED)),
+            None => doubled(self.refusals),
+        };
+        self.refusals += 1;
+        self.start_again(now + pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), now);
+    }
+
+    /// A request of that time did not come through: no connection, no TLS, no answer.
+    pub fn unreachable(&mut self, time: u64, now: Instant) {
+        if time != self.times {
+            return;
+        }
+        self.trouble_since.get_or_insert(now);
+        self.failures += 1;
+        if self.failures >= FAILURES || self.opened > 0 {
+            let until = now + pause(self.opened);
+            self.opened += 1;
+            self.start_again(until, now);
+        }
+    }
+
+    /// Closes the gate; behind it, one request tries.
+    fn start_again(&mut self, until: Instant, now: Instant) {
+        self.times += 1;
+        self.start = Some(1);
+        self.close(until, now);
+    }
+
+    fn close(&mut self, until: Instant, now: Instant) {
+        self.extend(until);
+        self.bucket.empty(now);
+    }
+
+    fn extend(&mut self, until: Instant) {
+        self.closed_until = Some(self.closed_until.map_or(until, |closed| closed.max(until)));
+    }
+
+    /// Whether it can be forgotten: nothing would be lost.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.in_flight == 0
+            && self.trouble_since.is_none()
+            && !self.is_closed(now)
+            && now.saturating_duration_since(self.used) > LONGEST_PAUSE
+    }
+}
+
+/// Doubled from the first pause up to the longest.
+fn pause(times: u32) -> Duration {
+    FIRST_PAUSE
+        .saturating_mul(1 << times.min(16))
+        .min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The rules of a gate, in virtual time.
+
+use super::*;
+
+const PUBLIC: Rules = Rules {
+    concurrency: Some(10),
+    rate: Some(10.0),
+    max_deferred: Duration::from_secs(72 * 3600),
+};
+const FREE: Rules = Rules {
+    concurrency: None,
+    rate: None,
+    ..PUBLIC
+};
+
+/// A gate and its clock.
+struct Clocked {
+    gate: Gate,
+    start: Instant,
+    now: Instant,
+}
+
+impl Clocked {
+    fn new(rules: Rules) -> Self {
+        let now = Instant::now();
+        Clocked {
+            gate: Gate::new(rules, now),
+            start: now,
+            now,
+        }
+    }
+
+    fn pass(&mut self, seconds: f64) {
+        self.now += Duration::from_secs_f64(seconds);
+    }
+
+    /// How many may be begun now.
+    fn room(&mut self) -> usize {
+        match self.gate.allowance(self.now) {
+            Allowance::Now(count) => count,
+            _ => 0,
+        }
+    }
+
+    /// Seconds from now until the gate opens.
+    fn closed_for(&mut self) -> f64 {
+        match self.gate.allowance(self.now) {
+            Allowance::From(time) if self.gate.is_closed(self.now) => {
+                (time - self.now).as_secs_f64()
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// One request and its answer.
+    fn ask(&mut self, status: u16, limits: &Limits) {
+        let time = self.gate.begin(self.now);
+        self.gate.answered(time, status, limits, self.now);
+        self.gate.end(true);
+    }
+
+    fn ask_in_vain(&mut self) {
+        let time = self.gate.begin(self.now);
+        self.gate.unreachable(time, self.now);
+        self.gate.end(true);
+    }
+
+    /// So many successes, one after the other.
+    fn succeed(&mut self, times: usize) {
+        for _ in 0..times {
+            self.pass(1.0);
+            self.ask(200, &Limits::default());
+        }
+    }
+}
+
+fn told(remaining: u64, reset: u64) -> Limits {
+    Limits {
+        remaining: Some(remaining),
+        reset: Some(Duration::from_secs(reset)),
+        ..Limits::default()
+    }
+}
+
+fn retry_after(seconds: u64) -> Limits {
+    Limits {
+        retry_after: Some(Duration::from_secs(seconds)),
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn a_host_starts_with_one_request_and_each_answer_allows_one_more() {
+    let mut host = Clocked::new(PUBLIC);
+    let mut in_flight = Vec::new();
+    for allowed in 1..=10 {
+        host.pass(10.0);
+        while host.room() > 0 {
+            in_flight.push(host.gate.begin(host.now));
+            host.pass(0.1);
+        }
+        assert_eq!(in_flight.len(), allowed.min(10));
+        assert_eq!(host.gate.allowance(host.now), Allowance::WhenOneEnds);
+        let time = in_flight.pop().unwrap();
+        host.gate.answered(time, 200, &Limits::default(), host.now);
+        host.gate.end(true);
+    }
+    host.succeed(100);
+    host.pass(10.0);
+    let mut begun = 0;
+    while host.room() > 0 {
+        host.gate.begin(host.now);
+        host.pass(0.1);
+        begun += 1;
+    }
+    assert_eq!(begun + in_flight.len(), 10, "never more than the cap");
+}
+
+#[test]
+fn the_operators_own_hosts_have_no_limit_until_one_is_told() {
+    let mut host = Clocked::new(FREE);
+    for _ in 0..5000 {
+        assert!(host.room() > 1000);
+        host.gate.begin(host.now);
+    }
+    let mut host = Clocked::new(FREE);
+    host.ask(200, &told(20, 10));
+    host.pass(1.0);
+    host.gate.begin(host.now);
+    host.gate.begin(host.now);
+    assert_eq!(host.room(), 0, "two a second");
+    host.ask(429, &Limits::default());
+    assert_eq!(host.closed_for(), 30.0);
+}
+
+#[test]
+fn a_pause_without_a_word_doubles_up_to_an_hour_and_begins_anew_after_a_success() {
+    let mut host = Clocked::new(PUBLIC);
+    for pause in [
+        30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0,
+    ] {
+        host.ask(429, &Limits::default());
+        assert_eq!(host.closed_for(), pause);
+        host.pass(pause);
+        assert_eq!(host.room(), 1, "slow start");
+    }
+    host.succeed(1);
+    host.ask(503, &Limits::default());
+    assert_eq!(host.closed_for(), 30.0);
+}
+
+#[test]
+fn a_host_is_believed_when_to_come_back_but_not_for_ever() {
+    let mut host = Clocked::new(PUBLIC);
+    for pause in [7.0, 7.0, 7.0, 30.0, 60.0] {
+        host.ask(429, &retry_after(7));
+        assert_eq!(host.closed_for(), pause);
+        host.pass(pause);
+    }
+    host.succeed(1);
+    host.ask(429, &retry_after(0));
+    assert_eq!(host.closed_for(), 1.0, "no pause is shorter");
+    host.pass(1.0);
+    host.succeed(1);
+    host.ask(429, &retry_after(1_000_000));
+    assert_eq!(host.closed_for(), 3600.0, "and none longer");
+}
+
+#[test]
+fn refusals_of_requests_in_flight_are_one_refusal() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(10);
+    let times: Vec<_> = (0..10).map(|_| host.gate.begin(host.now)).collect();
+    for time in &times[..9] {
+        host.gate.answered(*time, 429, &Limits::default(), host.now);
+        host.gate.end(true);
+    }
+    assert_eq!(host.closed_for(), 30.0);
+    host.gate
+        .answered(times[9], 429, &retry_after(100), host.now);
+    assert_eq!(host.closed_for(), 100.0, "but the longest word counts");
+}
+
+#[test]
+fn a_late_success_does_not_open_the_gate() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(10);
+    let (early, late) = (host.gate.begin(host.now), host.gate.begin(host.now));
+    host.gate.answered(early, 429, &Limits::default(), host.now);
+    host.gate.answered(late, 200, &Limits::default(), host.now);
+    assert_eq!(host.closed_for(), 30.0);
+}
+
+#[test]
+fn nothing_left_closes_until_the_reset_and_what_is_left_is_spread() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(20);
+    host.ask(200, &told(0, 12));
+    assert_eq!(host.closed_for(), 12.0);
+    host.pass(12.0);
+    assert!(host.room() > 1, "no slow start: nobody has refused");
+    host.ask(200, &told(30, 60));
+    host.pass(10.0);
+    let mut begun = 0;
+    for _ in 0..400 {
+        host.pass(0.1);
+        if host.room() > 0 {
+            host.gate.begin(host.now);
+            host.gate.end(true);
+            begun += 1;
+        }
+    }
+    assert!((20..=22).contains(&begun), "{begun} in 40 s at 30 a minute");
+    host.pass(20.0);
+    host.gate.begin(host.now);
+    host.gate.end(true);
+    host.pass(0.15);
+    assert!(
+        host.room() > 0,
+        "behind the reset the configured rate holds again"
+    );
+}
+
+#[test]
+fn what_a_host_leaves_does_not_raise_the_configured_rate() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(20);
+    host.ask(200, &told(1_000_000, 10));
+    host.pass(0.25);
+    assert_eq!(host.room(), 2);
+}
+
+#[test]
+fn the_circuit_opens_after_five_failures_in_a_row_for_a_growing_time() {
+    let mut host = Clocked::new(PUBLIC);
+    for _ in 0..4 {
+        host.ask_in_vain();
+        host.pass(1.0);
+    }
+    host.succeed(1);
+    for _ in 0..4 {
+        host.ask_in_vain();
+        assert_eq!(host.closed_for(), 0.0);
+        host.pass(1.0);
+    }
+    for pause in [30.0, 60.0, 120.0] {
+        host.ask_in_vain();
+        assert_eq!(host.closed_for(), pause);
+        host.pass(pause);
+        assert_eq!(host.room(), 1, "one tries");
+    }
+    // Any answer shows that it is there.
+    host.ask(500, &Limits::default());
+    host.pass(1.0);
+    host.ask_in_vain();
+    assert_eq!(host.closed_for(), 0.0);
+}
+
+#[test]
+fn a_host_in_trouble_for_too_long_is_given_up_until_it_is_tried_again() {
+    let mut host = Clocked::new(Rules {
+        max_deferred: Duration::from_secs(100),
+        ..PUBLIC
+    });
+    host.ask(429, &Limits::default());
+    let since = host.now;
+    host.pass(30.0);
+    host.ask(429, &Limits::default());
+    host.pass(59.0);
+    assert!(matches!(host.gate.allowance(host.now), Allowance::From(_)));
+    host.pass(1.0);
+    host.ask(429, &Limits::default());
+    assert!(matches!(host.gate.allowance(host.now), Allowance::From(_)));
+    host.pass(10.0);
+    assert_eq!(host.gate.allowance(host.now), Allowance::GivenUp(since));
+    host.pass(110.0);
+    assert_eq!(host.room(), 1, "it is tried");
+    host.ask(200, &Limits::default());
+    host.pass(1.0);
+    assert!(host.room() > 0, "and is as any other again");
+    assert_eq!(host.gate.trouble_since, None);
+    assert!(host.start < host.now);
+}
+
+#[test]
+fn a_gate_without_trouble_can_be_forgotten_after_a_while() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(1);
+    assert!(!host.gate.is_idle(host.now));
+    host.pass(3601.0);
+    assert!(host.gate.is_idle(host.now));
+    host.ask(429, &Limits::default());
+    host.pass(36_000.0);
+    assert!(!host.gate.is_idle(host.now));
+}

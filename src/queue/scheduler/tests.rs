@@ -1,0 +1,243 @@
+//! Lanes and turns, in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::cli::Cli;
+use crate::config::Config;
+use crate::fetch::limits::Limits;
+use crate::hosts::Hosts;
+
+fn hosts() -> Arc<Hosts> {
+    let cli = Cli {
+        consumer: Some("one".to_owned()),
+        ..Cli::default()
+    };
+    Hosts::new(&Arc::new(Config::from_cli(&cli).unwrap()))
+}
+
+/// A scheduler, the gates, a clock, and what is in flight.
+struct Stage {
+    scheduler: Scheduler<u64>,
+    hosts: Arc<Hosts>,
+    now: Instant,
+    next_id: u64,
+    /// Host and id of what was begun, in this order.
+    begun: Vec<(Key, u64)>,
+}
+
+impl Stage {
+    fn new(workers: usize) -> Self {
+        Stage {
+            scheduler: Scheduler::new(workers),
+            hosts: hosts(),
+            // Behind all that the gates themselves may take for the present.
+            now: Instant::now() + Duration::from_secs(1),
+            next_id: 0,
+            begun: Vec::new(),
+        }
+    }
+
+    /// Reads so many messages of a host.
+    fn read(&mut self, key: &Key, count: usize) {
+        let gate = self.hosts.gate(key);
+        for _ in 0..count {
+            let id = self.next_id;
+            self.next_id += 1;
+            match self.scheduler.place(key, &gate, self.now) {
+                Place::Hold => self.scheduler.hold(key, &gate, id),
+                Place::Park => self.scheduler.park(key, &gate, parked(id), false),
+            }
+        }
+    }
+
+    /// One round of the reader, with so many workers free; each job is done at once.
+    fn round(&mut self, workers: usize) {
+        self.scheduler.begin_round();
+        for _ in 0..workers {
+            for (key, gate, job) in self.scheduler.unwanted(self.now) {
+                self.scheduler.park(&key, &gate, parked(job), true);
+            }
+            for (key, gate, parked) in self.scheduler.wanted(self.now) {
+                let EntryId(id, _) = parked.id;
+                self.scheduler.hold(&key, &gate, id);
+            }
+            let Some((key, id, pass)) = self.scheduler.next(self.now, |_| None) else {
+                break;
+            };
+            if let Pass::Permits { mut host, .. } = pass {
+                host.begin();
+                host.answered(200, &Limits::default());
+            }
+            self.begun.push((key, id));
+        }
+    }
+
+    /// So many seconds, in steps of ten milliseconds.
+    fn run(&mut self, seconds: u64, workers: usize) {
+        for _ in 0..seconds * 100 {
+            self.round(workers);
+            self.now += Duration::from_millis(10);
+        }
+    }
+
+    fn count(&self, key: &Key) -> usize {
+        self.begun.iter().filter(|(begun, _)| begun == key).count()
+    }
+}
+
+fn parked(id: u64) -> Parked {
+    Parked {
+        id: EntryId(id, 0),
+        learnt: None,
+    }
+}
+
+fn public(name: &str) -> Key {
+    Key::host(name, false)
+}
+
+#[test]
+fn a_host_with_most_of_the_messages_does_not_delay_those_behind_it_and_has_its_full_rate() {
+    let mut stage = Stage::new(16);
+    let (big, small) = (public("big.example:443"), public("small.example:443"));
+    stage.read(&big, 50_000);
+    stage.read(&small, 100);
+    stage.run(12, 16);
+    assert_eq!(stage.count(&small), 100);
+    // 100 at ten a second, and not one in flight more than they allow at the start.
+    let last = stage
+        .begun
+        .iter()
+        .rposition(|(key, _)| *key == small)
+        .unwrap();
+    assert!(last < 220, "the last of 100 was number {last}");
+    let big_count = stage.count(&big);
+    assert!(
+        (115..=122).contains(&big_count),
+        "{big_count} in 12 s at 10 a second"
+    );
+}
+
+#[test]
+fn hosts_without_limits_take_turns_where_workers_are_few() {
+    let mut stage = Stage::new(2);
+    let (big, small) = (
+        Key::host("10.0.0.1:80", true),
+        Key::host("10.0.0.2:80", true),
+    );
+    stage.read(&big, 50_000);
+    stage.read(&small, 100);
+    for _ in 0..130 {
+        stage.round(2);
+    }
+    assert_eq!(
+        stage.count(&small),
+        100,
+        "of the first 260, half are the small host's"
+    );
+}
+
+#[test]
+fn messages_of_a_host_keep_their_order() {
+    let mut stage = Stage::new(4);
+    let key = public("a.example:443");
+    stage.read(&key, 500);
+    stage.run(60, 4);
+    let ids: Vec<_> = stage.begun.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, (0..500).collect::<Vec<_>>());
+    assert!(stage.scheduler.is_empty());
+    stage.round(1);
+    assert_eq!(stage.scheduler.lanes(), 0, "no lane is left behind");
+}
+
+#[test]
+fn no_more_is_held_than_the_look_ahead_and_than_its_host_would_take() {
+    let mut stage = Stage::new(8);
+    let own = Key::host("10.0.0.1:80", true);
+    stage.read(&own, 1000);
+    assert_eq!(stage.scheduler.counts(), (16, 984));
+    let mut stage = Stage::new(8);
+    stage.read(&public("a.example:443"), 1000);
+    assert_eq!(stage.scheduler.counts(), (1, 999), "it is not known yet");
+}
+
+#[test]
+fn hosts_that_wait_do_not_fill_the_look_ahead() {
+    let mut stage = Stage::new(4);
+    // A thousand hosts that answer nothing, for whatever was begun is still in flight.
+    let mut in_flight = Vec::new();
+    for n in 0..1000 {
+        let key = public(&format!("slow-{n}.example:443"));
+        let gate = stage.hosts.gate(&key);
+        in_flight.push(gate.permit(stage.now).unwrap());
+        stage.read(&key, 10);
+    }
+    let key = public("quick.example:443");
+    stage.read(&key, 10);
+    stage.run(3, 4);
+    assert_eq!(stage.count(&key), 10);
+    assert_eq!(stage.begun.len(), 10);
+    assert_eq!(stage.scheduler.counts(), (0, 10_000));
+    assert!(stage.scheduler.is_hungry());
+    drop(in_flight);
+}
+
+#[test]
+fn what_is_held_is_parked_again_when_its_host_closes() {
+    let mut stage = Stage::new(8);
+    let key = public("a.example:443");
+    let gate = stage.hosts.gate(&key);
+    stage.read(&key, 5);
+    let mut permit = gate.permit_in_advance().unwrap();
+    permit.begin();
+    permit.answered(429, &Limits::default());
+    assert_eq!(stage.scheduler.counts(), (1, 4));
+    stage.round(8);
+    assert_eq!(stage.scheduler.counts(), (0, 5));
+    let next = stage.scheduler.next_ready().unwrap();
+    assert!(next > stage.now && next < stage.now + Duration::from_secs(31));
+    drop(permit);
+    stage.run(60, 8);
+    let ids: Vec<_> = stage.begun.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_message_that_needs_a_look_up_waits_for_its_token_and_gives_nothing_away() {
+    let mut stage = Stage::new(4);
+    let directory = stage.hosts.gate(&Key::directory("plc.example:443", false));
+    let key = public("a.example:443");
+    stage.read(&key, 1);
+    let owed: Vec<_> = (0..100).map(|_| directory.permit_in_advance()).collect();
+    stage.scheduler.begin_round();
+    let look_up = |_: &u64| Some(directory.clone());
+    assert!(stage.scheduler.next(stage.now, look_up).is_none());
+    let ready = stage.scheduler.next_ready().unwrap();
+    assert!(ready > stage.now && ready < stage.now + Duration::from_secs(3));
+    let (_, _, pass) = stage.scheduler.next(ready, look_up).unwrap();
+    assert!(matches!(
+        pass,
+        Pass::Permits {
+            look_up: Some(_),
+            ..
+        }
+    ));
+    drop(owed);
+}
+
+#[test]
+fn parked_once_is_parked_once_and_reading_stops_at_the_most() {
+    let mut stage = Stage::new(2);
+    let key = public("a.example:443");
+    let gate = stage.hosts.gate(&key);
+    for _ in 0..2 {
+        (0..10).for_each(|id| stage.scheduler.park(&key, &gate, parked(id), false));
+    }
+    assert_eq!(stage.scheduler.counts(), (0, 10));
+    assert_eq!(stage.scheduler.room(), MOST_PARKED - 10);
+    assert!(stage.scheduler.is_parked(EntryId(7, 0)) && !stage.scheduler.is_parked(EntryId(7, 1)));
+    (0..2 * MOST_PARKED as u64).for_each(|id| stage.scheduler.park(&key, &gate, parked(id), false));
+    assert_eq!(stage.scheduler.room(), 0);
+}
