@@ -41,7 +41,13 @@ pub fn of_status(host: &Host, status: u16, body: &[u8]) -> JobError {
 
 /// The error of a request or a body that did not come through.
 pub fn of_transport(host: &Host, error: &ureq::Error) -> JobError {
-    JobError::new(Reason::Network, format_args!("{host}: {error}"))
+    match error {
+        // From our own resolver or transport: it speaks for itself.
+        ureq::Error::Other(error) => {
+            JobError::new(Reason::Network, format_args!("{host}: {error}"))
+        }
+        error => JobError::new(Reason::Network, format_args!("{host}: {error}")),
+    }
 }
 
 /// Whether the error means that the host was not reached or did not answer, and not that we would not wait or would not ask.

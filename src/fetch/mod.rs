@@ -2,15 +2,16 @@
 //!
 //! [`Fetcher::get_repo`] returns as soon as the head of a success has arrived; the body is read by the caller while it comes.
 //! Redirects are followed here and not by ureq, so that each hop passes the [`policy`]. All waits have an end: connecting,
-//! the first byte, each byte after it, and the whole. Every error that [`Download`] returns while it is read carries a
+//! the first byte, each byte after it, a pace that is too slow ([`transport`]), and the whole. Every error that [`Download`] returns while it is read carries a
 //! [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
-//! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs` and `tests/downloads.rs`.
+//! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs`, `tests/downloads.rs` and `tests/slow_servers.rs`.
 
 pub mod error;
 pub mod host;
 pub mod limits;
 pub mod policy;
 pub mod resolver;
+pub mod transport;
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, Response};
-use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, BodyReader};
 use url::Url;
 
@@ -26,6 +26,7 @@ use self::host::{ChosenBy, Host};
 use self::limits::Limits;
 use self::policy::AddressPolicy;
 use self::resolver::Resolver;
+use self::transport::Limits;
 use crate::config::Config;
 use crate::error::{Class, JobError, Reason};
 use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
@@ -83,7 +84,7 @@ pub fn agent(
         .timeout_per_read(Some(IDLE_TIMEOUT))
         .timeout_per_write(Some(IDLE_TIMEOUT))
         .build();
-    Agent::with_parts(settings, DefaultConnector::default(), resolver)
+    Agent::with_parts(settings, transport::connector(Limits::DEFAULT), resolver)
 }
 
 /// One worker's downloads, over its own agent.
