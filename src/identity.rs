@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::error::{JobError, Reason};
 use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::limits::Limits;
-use crate::fetch::policy::{AddressPolicy, names_private};
+use crate::fetch::policy::{AddressPolicy, names_own};
 use crate::fetch::resolver::Resolver;
 use crate::hosts::{Busy, HostGate, Hosts, Key, Permit, Permits, Stopped};
 
@@ -237,7 +237,7 @@ fn directory_key(plc_url: &str) -> Key {
     let url = Url::parse(plc_url).ok();
     let name = url.as_ref().and_then(Url::host_str).unwrap_or_default();
     let port = url.as_ref().and_then(Url::port_or_known_default);
-    let private = url.as_ref().is_some_and(names_private);
+    let private = url.as_ref().is_some_and(names_own);
     Key::directory(&format!("{name}:{}", port.unwrap_or_default()), private)
 }
 

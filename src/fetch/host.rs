@@ -75,7 +75,7 @@ impl Host {
         let port = self.url.port_or_known_default().unwrap_or_default();
         let name = self.url.host_str().unwrap_or_default();
         let name = name.trim_end_matches('.');
-        Key::host(&format!("{name}:{port}"), policy::names_private(&self.url))
+        Key::host(&format!("{name}:{port}"), policy::names_own(&self.url))
     }
 
     /// Whether both are the same server, whoever chose them.

@@ -6,6 +6,7 @@
 //! [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
 //! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs`, `tests/downloads.rs` and `tests/slow_servers.rs`.
 
+pub mod addresses;
 pub mod error;
 pub mod host;
 pub mod limits;

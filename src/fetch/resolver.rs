@@ -91,7 +91,7 @@ impl Resolver {
         match self.policy {
             Some(policy) => policy
                 .permitted(name, &addresses)
-                .map_err(|reason| ureq::Error::Other(reason.into())),
+                .map_err(|refusal| ureq::Error::Other(Box::new(refusal))),
             None => Ok(addresses),
         }
     }
