@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod error;
 pub mod host;
 pub mod limits;
+pub mod names;
 pub mod policy;
 pub mod resolver;
 pub mod transport;
