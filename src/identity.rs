@@ -1,7 +1,7 @@
 //! From a DID to its signing key and its server (R6).
 //!
-//! did:plc documents come from the directory over one pooled agent that all workers share, did:web documents through
-//! rsky-identity's client. Documents vary, so only what is needed is read, and leniently; but `id` must be the DID itself, and
+//! did:plc documents come from the directory over one pooled agent that all workers share, did:web documents from their
+//! [own hosts](crate::did_web). Documents vary, so only what is needed is read, and leniently; but `id` must be the DID itself, and
 //! the key is that of the first verification method named `#atproto`. Answers are kept for a while, because a message is often
 //! tried more than once; whoever doubts a kept answer asks with [`Identities::resolve_since`]. That the directory cannot be
 //! asked says nothing about an account: it defers the job. Source: atproto.com/specs/did. Pinned by
@@ -9,32 +9,32 @@
 
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 use rsky_crypto::did::{format_did_key, parse_multikey};
 use rsky_crypto::multibase::multibase_to_bytes;
 use rsky_identity::did::atproto_data::{VerificationMaterial, get_did_key_from_multibase};
-use rsky_identity::did::web_resolver::DidWebResolver;
-use rsky_identity::errors::Error as RskyError;
-use rsky_identity::safe_fetch::FetchError;
 use serde_json::Value;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 use url::Url;
 
-use crate::block_on::Reactor;
 use crate::config::Config;
+use crate::did_web::{WebDocuments, host_of};
 use crate::error::{JobError, Reason};
 use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::limits::Limits;
-use crate::fetch::policy::{AddressPolicy, names_own};
+use crate::fetch::policy::names_own;
 use crate::fetch::resolver::Resolver;
 use crate::hosts::{Busy, HostGate, Hosts, Key, Permit, Permits, Stopped};
 
 /// How long one look-up may take as a whole.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest document in bytes; rsky-identity has the same limit.
+pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// What documents may be sent as.
+pub const DOCUMENT_TYPES: &str = "application/did+ld+json, application/json";
+/// Largest document in bytes; other implementations have the same limit.
 const MAX_DOCUMENT: u64 = 64 * 1024;
 /// How many identities are kept: some 300 bytes each. (Unwrapped when this is compiled, and never again.)
 const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
@@ -56,9 +56,7 @@ pub struct Identities {
     directory_gate: HostGate,
     hosts: Arc<Hosts>,
     plc_url: String,
-    policy: AddressPolicy,
-    web: OnceLock<DidWebResolver>,
-    reactor: Reactor,
+    web: WebDocuments,
     cache: Mutex<LruCache<String, (Instant, Arc<Identity>)>>,
 }
 
@@ -73,14 +71,12 @@ impl Identities {
             directory: crate::fetch::agent(
                 config,
                 resolver.clone(),
-                "application/did+ld+json, application/json",
+                DOCUMENT_TYPES,
                 LOOK_UP_TIMEOUT,
                 config.concurrency,
             ),
             plc_url: config.plc_url.clone(),
-            policy: AddressPolicy::new(config.allow_private_hosts),
-            web: OnceLock::new(),
-            reactor: Reactor::default(),
+            web: WebDocuments::new(config, resolver, hosts),
             cache: Mutex::new(LruCache::new(CACHE_SIZE)),
         }
     }
@@ -110,7 +106,10 @@ impl Identities {
 
     /// The lane of a message that names no host: a did:web's own server is probably the one, and anyhow is asked first.
     pub fn key_of(&self, did: &str) -> Key {
-        web_host(did).map_or_else(Key::unknown, |host| host.key())
+        match host_of(did) {
+            Ok(host) if !is_plc(did) => host.key(),
+            _ => Key::unknown(),
+        }
     }
 
     /// Whose token it takes to look the DID up, unless it is known or a worker takes it.
@@ -149,13 +148,11 @@ impl Identities {
                 )
             })?;
             self.ask_directory(did, permit)?
-        } else if let Some(host) = web_host(did) {
-            let gate = self.hosts.gate(&host.key());
-            let permit = permits.take(&gate);
+        } else if did.starts_with("did:web:") {
+            let host = host_of(did).map_err(|e| no_identity(did, e))?;
+            let permit = permits.take(&self.hosts.gate(&host.key()));
             let permit = permit.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), None)))?;
             self.ask_web(did, permit)?
-        } else if did.starts_with("did:web:") {
-            return Err(no_identity(did, "no host in the DID").into());
         } else {
             let text = format_args!("{did}: unsupported DID method");
             return Err(JobError::new(Reason::BadMessage, text).into());
@@ -191,40 +188,14 @@ impl Identities {
             // Whatever else it says is about itself, or about us.
             status => return Err(unreachable(&format_args!("answered {status}"))),
         }
-        let mut body = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
-            .take(MAX_DOCUMENT + 1)
-            .read_to_end(&mut body)
-            .map_err(|e| unreachable(&e))?;
-        if body.len() as u64 > MAX_DOCUMENT {
-            return Err(no_identity(
-                did,
-                format_args!("document of more than {MAX_DOCUMENT} bytes"),
-            ));
-        }
-        serde_json::from_slice(&body)
-            .map_err(|e| no_identity(did, format_args!("document is no JSON: {e}")))
+        read_json(did, &mut response, unreachable)
     }
 
-    fn ask_web(&self, did: &str, mut permit: Permit) -> Result<Value, JobError> {
-        permit.begin();
-        let answer = self
-            .reactor
-            .block_on(async {
-                let web = self.web.get_or_init(|| {
-                    DidWebResolver::new(LOOK_UP_TIMEOUT, None).with_network(self.policy.network())
-                });
-                web.resolve_no_check(did.to_owned()).await
-            })
-            .map_err(|e| JobError::new(Reason::Network, format_args!("{did}: {e}")))?;
-        match answer {
-            Ok(Some(document)) => Ok(document),
-            Ok(None) => Err(no_identity(did, "not found")),
-            Err(e) if says_never(&e) => Err(no_identity(did, e)),
-            Err(e) => Err(JobError::new(Reason::Network, format_args!("{did}: {e:#}"))),
-        }
+    fn ask_web(&self, did: &str, permit: Permit) -> Result<Value, Stopped> {
+        let failed =
+            |e: &dyn std::fmt::Display| JobError::new(Reason::Network, format_args!("{did}: {e}"));
+        let (mut response, _permit) = self.web.ask(did, permit)?;
+        Ok(read_json(did, &mut response, failed)?)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (Instant, Arc<Identity>)>> {
@@ -245,30 +216,27 @@ fn is_plc(did: &str) -> bool {
     did.starts_with("did:plc:")
 }
 
-/// The server of a did:web: a name, and a port behind an escaped colon.
-fn web_host(did: &str) -> Option<Host> {
-    let name = did
-        .strip_prefix("did:web:")?
-        .replace("%3A", ":")
-        .replace("%3a", ":");
-    Host::parse(&name, ChosenBy::Stranger).ok()
-}
-
-/// Whether the error lies in the DID or the document, not in the way to it.
-fn says_never(error: &anyhow::Error) -> bool {
-    let refused = matches!(
-        error.downcast_ref(),
-        Some(
-            FetchError::InvalidUrl(_)
-                | FetchError::Refused { .. }
-                | FetchError::TooManyRedirects(_)
-                | FetchError::TooLarge { .. }
-        )
-    );
-    refused
-        || error.is::<RskyError>()
-        || error.is::<serde_json::Error>()
-        || error.is::<url::ParseError>()
+/// Reads a document; that its body does not come through is the error that `failed` makes of it.
+fn read_json(
+    did: &str,
+    response: &mut Response<Body>,
+    failed: impl FnOnce(&dyn std::fmt::Display) -> JobError,
+) -> Result<Value, JobError> {
+    let mut body = Vec::new();
+    response
+        .body_mut()
+        .as_reader()
+        .take(MAX_DOCUMENT + 1)
+        .read_to_end(&mut body)
+        .map_err(|e| failed(&e))?;
+    if body.len() as u64 > MAX_DOCUMENT {
+        return Err(no_identity(
+            did,
+            format_args!("document of more than {MAX_DOCUMENT} bytes"),
+        ));
+    }
+    serde_json::from_slice(&body)
+        .map_err(|e| no_identity(did, format_args!("document is no JSON: {e}")))
 }
 
 /// Reads key and server out of a document (R6).

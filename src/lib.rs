@@ -33,6 +33,7 @@ pub mod block_on;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod did_web;
 pub mod error;
 pub mod event;
 pub mod fault;

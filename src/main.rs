@@ -10,22 +10,11 @@ use rsky_backfiller::cli::Cli;
 use rsky_backfiller::config::{Config, ConfigError};
 use rsky_backfiller::shutdown::Shutdown;
 
-/// Where the libraries look for a proxy.
-const PROXY_VARIABLES: [&str; 6] = [
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-];
-
 /// From how many bytes on memory is mapped by itself.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAP_FROM: i32 = 512 << 10;
 
 fn main() -> ExitCode {
-    forget_proxies();
     map_large_memory();
     // Usage errors end here, with status 2.
     let cli = Cli::parse();
@@ -40,15 +29,6 @@ fn main() -> ExitCode {
         return ExitCode::from(ExitStatus::Failure as u8);
     }
     ExitCode::from(backfiller::run(config, &shutdown) as u8)
-}
-
-/// A proxy would resolve names itself, past the rule that names lead to public addresses only; and rsky-identity's client
-/// cannot be told to use none.
-fn forget_proxies() {
-    for variable in PROXY_VARIABLES {
-        // SAFETY: this is the first thing the process does, so no other thread reads the environment.
-        unsafe { std::env::remove_var(variable) };
-    }
 }
 
 /// Left alone, glibc takes large buffers from its heap once one of their size has been given back, and keeps what they leave:

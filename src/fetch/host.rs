@@ -64,8 +64,7 @@ impl Host {
 
     /// The request for the whole repo of an account (com.atproto.sync.getRepo).
     pub fn get_repo(&self, did: &str) -> Url {
-        let mut url = self.url.clone();
-        url.set_path("/xrpc/com.atproto.sync.getRepo");
+        let mut url = self.url_of("/xrpc/com.atproto.sync.getRepo");
         url.query_pairs_mut().append_pair("did", did);
         url
     }
@@ -76,6 +75,13 @@ impl Host {
         let name = self.url.host_str().unwrap_or_default();
         let name = name.trim_end_matches('.');
         Key::host(&format!("{name}:{port}"), policy::names_own(&self.url))
+    }
+
+    /// The URL of this path on the server.
+    pub fn url_of(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(path);
+        url
     }
 
     /// Whether both are the same server, whoever chose them.

@@ -2,8 +2,8 @@
 //!
 //! [`Fetcher::get_repo`] returns as soon as the head of a success has arrived; the body is read by the caller while it comes.
 //! Redirects are followed here and not by ureq, so that each hop passes the [`policy`]. All waits have an end: connecting,
-//! the first byte, each byte after it, a pace that is too slow ([`transport`]), and the whole. Every error that [`Download`] returns while it is read carries a
-//! [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
+//! the first byte, each byte after it, a pace that is too slow ([`transport`]), and the whole. Every error that [`Download`]
+//! returns while it is read carries a [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
 //! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs`, `tests/downloads.rs` and `tests/slow_servers.rs`.
 
 pub mod addresses;
@@ -28,7 +28,6 @@ use self::host::{ChosenBy, Host};
 use self::limits::Limits;
 use self::policy::AddressPolicy;
 use self::resolver::Resolver;
-use self::transport::Limits;
 use crate::config::Config;
 use crate::error::{Class, JobError, Reason};
 use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
@@ -41,7 +40,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that a worker's agent keeps: it makes one request at a time, but goes from host to host and back.
 const IDLE: usize = 4;
 /// Redirects followed for one request.
-const MAX_REDIRECTS: usize = 5;
+pub const MAX_REDIRECTS: usize = 5;
 /// How much of an error's body is read, in bytes.
 const MAX_ERROR_BODY: u64 = 64 * 1024;
 
@@ -54,9 +53,9 @@ pub fn user_agent(config: &Config) -> String {
     }
 }
 
-/// A ureq agent as this program uses it: statuses are answers, nothing is followed, no proxy from the environment.
+/// A ureq agent as this program uses it: statuses are answers, nothing is followed, no proxy from the environment is used.
 ///
-/// `whole` is how long a request may take with its body, `idle` how many connections are kept for the next ones.
+/// A proxy would resolve names itself, past the rule that they lead to public addresses only. `whole` is how long a request may take with its body, `idle` how many connections are kept for the next ones.
 pub fn agent(
     config: &Config,
     resolver: Resolver,
@@ -86,7 +85,11 @@ pub fn agent(
         .timeout_per_read(Some(IDLE_TIMEOUT))
         .timeout_per_write(Some(IDLE_TIMEOUT))
         .build();
-    Agent::with_parts(settings, transport::connector(Limits::DEFAULT), resolver)
+    Agent::with_parts(
+        settings,
+        transport::connector(transport::Limits::DEFAULT),
+        resolver,
+    )
 }
 
 /// One worker's downloads, over its own agent.
@@ -281,7 +284,8 @@ fn too_large(max_bytes: u64) -> JobError {
     )
 }
 
-fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+/// A header's value, where it is text.
+pub fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 

@@ -15,7 +15,6 @@
 
 use std::net::IpAddr;
 
-use rsky_identity::safe_fetch::NetworkPolicy;
 use url::{Host as UrlHost, Url};
 
 use super::addresses::{is_own, not_public};
@@ -40,15 +39,6 @@ impl AddressPolicy {
     pub fn new(allow_private_hosts: bool) -> Self {
         AddressPolicy {
             allow_private_hosts,
-        }
-    }
-
-    /// The same rules for rsky-identity's own client, as far as it knows them.
-    pub fn network(&self) -> NetworkPolicy {
-        if self.allow_private_hosts {
-            NetworkPolicy::PERMISSIVE
-        } else {
-            NetworkPolicy::PUBLIC
         }
     }
 
