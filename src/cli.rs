@@ -121,6 +121,10 @@ pub struct Cli {
     #[arg(long, env = "BACKFILLER_ALLOW_PRIVATE_HOSTS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub allow_private_hosts: Option<String>,
 
+    /// Collections whose records become events, with commas between them; app.bsky.feed.* stands for all below it [default: all]
+    #[arg(long, env = "BACKFILLER_COLLECTIONS", value_name = "NSIDS")]
+    pub collections: Option<String>,
+
     /// How the servers' operators can reach you (mail or URL); appears in the User-Agent
     #[arg(long, env = "BACKFILLER_CONTACT", value_name = "TEXT")]
     pub contact: Option<String>,

@@ -31,6 +31,7 @@
 pub mod backfiller;
 pub mod block_on;
 pub mod cli;
+pub mod collections;
 pub mod config;
 pub mod connection;
 pub mod did_web;

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub spills: Counter,
     /// Records passed over because of R1.
     pub skipped: Counter,
+    /// Records of collections that are not wanted.
+    pub filtered: Counter,
     /// Messages copied to the dead-letter stream.
     pub dead_letters: Counter,
     /// Attempts that failed and will be repeated.
@@ -81,6 +83,7 @@ impl Default for Metrics {
             bytes: Counter::default(),
             spills: Counter::default(),
             skipped: Counter::default(),
+            filtered: Counter::default(),
             dead_letters: Counter::default(),
             retries: Counter::default(),
             deferrals: Counter::default(),
@@ -112,14 +115,15 @@ impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "repos={} records={} bytes={} seconds={:.1} spills={} skipped={} dead_letters={} retries={} deferrals={} taken_over={} abandoned={} \
-             released={} deleted_entries={} failures={}",
+            "repos={} records={} bytes={} seconds={:.1} spills={} skipped={} filtered={} dead_letters={} retries={} \
+             deferrals={} taken_over={} abandoned={} released={} deleted_entries={} failures={}",
             self.repos.get(),
             self.records.get(),
             self.bytes.get(),
             self.started.elapsed().as_secs_f64(),
             self.spills.get(),
             self.skipped.get(),
+            self.filtered.get(),
             self.dead_letters.get(),
             self.retries.get(),
             self.deferrals.get(),

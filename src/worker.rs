@@ -94,6 +94,8 @@ struct Fetched {
 struct Written {
     records: u64,
     skipped: u64,
+    /// Records of collections that are not wanted.
+    filtered: u64,
     /// Leaves that were written before this attempt, or before a connection was lost.
     resumed: u64,
 }
@@ -364,6 +366,10 @@ fn write_once(
         if passed <= written.resumed {
             continue;
         }
+        if !writer.wants(&leaf) {
+            written.filtered += 1;
+            continue;
+        }
         match writer.record(&leaf, tree.record(&leaf)?)? {
             None => written.records += 1,
             Some(skip) => {
@@ -556,12 +562,14 @@ impl Worker {
         let metrics = &self.shared.metrics;
         metrics.repos.add(1);
         metrics.skipped.add(written.skipped);
+        metrics.filtered.add(written.filtered);
         log::info!(
-            "done did={} host={host} records={} bytes={bytes} ms={} skipped={} resumed={} id={}",
+            "done did={} host={host} records={} bytes={bytes} ms={} skipped={} filtered={} resumed={} id={}",
             job.message.did,
             written.records,
             self.began.elapsed().as_millis(),
             written.skipped,
+            written.filtered,
             written.resumed,
             job.id,
         );

@@ -7,7 +7,7 @@ use support::fixture_server::FixtureServer;
 use support::redis_server::RedisServer;
 
 /// Variable, a value that is not accepted, and a word of what is.
-const BAD: [(&str, &str, &str); 54] = [
+const BAD: [(&str, &str, &str); 58] = [
     (URL, "localhost:6379", "redis://"),
     (URL, "http://localhost:6379", "redis://"),
     (URL, "redis://localhost:99999", "redis://"),
@@ -61,6 +61,18 @@ const BAD: [(&str, &str, &str); 54] = [
     ),
     ("BACKFILLER_SPILL_DIR", "/dev/null", "files can be made"),
     ("BACKFILLER_ALLOW_PRIVATE_HOSTS", "Sometimes", "true or"),
+    (COLLECTIONS, "*", "app.bsky.feed.*"),
+    (
+        COLLECTIONS,
+        "app.bsky.feed.post,app.bsky",
+        "\"app.bsky\" is",
+    ),
+    (COLLECTIONS, "app.bsky.feed.post,", "\"\" is neither"),
+    (
+        COLLECTIONS,
+        "app.bsky\nfeed.post",
+        "\"app.bsky\\nfeed.post\"",
+    ),
     ("BACKFILLER_CONTACT", "ops\r\nX-Evil: 1", "printable ASCII"),
     ("BACKFILLER_CONTACT", "ü@example.com", "printable ASCII"),
     ("BACKFILLER_SHUTDOWN_TIMEOUT_SECS", "-5", "from 0 to"),
@@ -71,6 +83,7 @@ const BAD: [(&str, &str, &str); 54] = [
 const URL: &str = "REDIS_URL";
 const MARK: &str = "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK";
 const BUDGET: &str = "BACKFILLER_MEMORY_BUDGET_MB";
+const COLLECTIONS: &str = "BACKFILLER_COLLECTIONS";
 const DEFERRED: &str = "BACKFILLER_MAX_DEFERRED_SECS";
 const HOST_RPS: &str = "BACKFILLER_HOST_RPS";
 const RATE: &str = "a decimal number from 0.01 to 100000";
@@ -220,6 +233,7 @@ fn a_flag_wins_over_its_variable() {
         .env(HOST_RPS, "no number")
         .env("BACKFILLER_PLC_RPS", "no number")
         .env(DEFERRED, "no number")
+        .env(COLLECTIONS, "no list")
         .arg("--consumer=of-the-flag")
         .arg("--concurrency")
         .arg("3")
@@ -228,6 +242,7 @@ fn a_flag_wins_over_its_variable() {
         .arg("--host-concurrency=7")
         .arg("--host-rps=2.5")
         .arg("--plc-rps=400")
+        .arg("--collections=com.example.* , app.bsky.feed.post")
         .arg("--max-deferred-secs=3600")
         .arg(format!("--spill-dir={folder}"))
         .start();
@@ -242,6 +257,7 @@ fn a_flag_wins_over_its_variable() {
         " host_concurrency=7 ",
         " host_rps=2.5 ",
         " plc_rps=400 ",
+        " collections=app.bsky.feed.post,com.example.* ",
         " max_deferred=3600s ",
     ] {
         assert!(line.contains(part), "{part}: {line}");

@@ -16,10 +16,11 @@ use std::time::Duration;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use self::read::{
-    boolean, consumer, contact, decimal, key, log_filter, millis, number, optional, plc_url,
-    refuse, seconds, spill_dir, text,
+    boolean, collections, consumer, contact, decimal, key, log_filter, millis, number, optional,
+    plc_url, refuse, seconds, spill_dir, text,
 };
 use crate::cli::Cli;
+use crate::collections::Collections;
 use crate::redact::redact;
 
 /// Most worker threads of one process; each holds a connection to Redis and the buffers of one repo.
@@ -98,6 +99,8 @@ pub struct Config {
     pub spill_dir: Arc<Path>,
     /// Whether hosts at loopback and private addresses are allowed.
     pub allow_private_hosts: bool,
+    /// Collections whose records become events.
+    pub collections: Collections,
     /// How to reach the operator; part of the User-Agent.
     pub contact: Option<String>,
     /// How long the drain after the first Ctrl-C may take.
@@ -231,6 +234,7 @@ impl Config {
                 "BACKFILLER_ALLOW_PRIVATE_HOSTS",
                 &cli.allow_private_hosts,
             )?,
+            collections: collections(&cli.collections)?,
             contact: contact(&cli.contact)?,
             shutdown_timeout: seconds(
                 "BACKFILLER_SHUTDOWN_TIMEOUT_SECS",
@@ -286,7 +290,7 @@ impl fmt::Display for Config {
             "redis={} consumer={} group={} input={} output={} dead_letters={} concurrency={} high_water_mark={} \
              max_attempts={} backoff={}ms..{}ms max_deferred={}s lease={}s plc={} plc_rps={} host_concurrency={} \
              host_rps={} http_timeout={}s gzip={} max_repo_bytes={} memory_budget={}MB spill_dir={} private_hosts={} \
-             shutdown_timeout={}s",
+             collections={} shutdown_timeout={}s",
             self.redis_shown,
             self.consumer,
             self.group,
@@ -310,6 +314,7 @@ impl fmt::Display for Config {
             self.memory_budget >> 20,
             self.spill_dir.display(),
             self.allow_private_hosts,
+            self.collections,
             self.shutdown_timeout.as_secs(),
         )
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::ConfigError;
+use crate::collections::{BadCollection, Collections};
 use crate::redact::redact;
 
 pub(super) fn refuse(
@@ -185,6 +186,18 @@ pub(super) fn log_filter(value: &Option<String>) -> Result<String, ConfigError> 
             "off, error, warn, info, debug or trace, or a list of module=level",
         )),
     }
+}
+
+pub(super) fn collections(value: &Option<String>) -> Result<Collections, ConfigError> {
+    let Some(value) = text(value) else {
+        return Ok(Collections::default());
+    };
+    value.parse().map_err(|e: BadCollection| {
+        let accepted = format!(
+            "all, or NSIDs and prefixes like app.bsky.feed.* with commas between them; {e}"
+        );
+        refuse("BACKFILLER_COLLECTIONS", value, accepted)
+    })
 }
 
 /// It becomes part of a header, so it is held to printable ASCII.

@@ -43,6 +43,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.memory_budget, 512 << 20);
     assert_eq!(&*config.spill_dir, Path::new("/var/tmp"));
     assert!(!config.allow_private_hosts);
+    assert!(config.collections.is_all());
     assert_eq!(config.contact, None);
     assert_eq!(config.shutdown_timeout, Duration::from_secs(60));
     assert_eq!(config.log, "info");

@@ -11,7 +11,10 @@ use crate::repo::record::{self, Skip};
 /// How much larger a record is as JSON, and what stands around it, than its key and its block: seldom more.
 const AS_JSON: usize = 3;
 
-/// Takes the leaves of one repo, in order.
+/// Takes the leaves of one repo, in order, each with [`Writer::wants`] and, where it says so, [`Writer::record`].
+///
+/// A chunk notes all leaves that are passed with it, the unwanted ones among them: the next attempt goes on behind them whatever its
+/// filter is (`tests/collections.rs`).
 ///
 /// Dropped without [`Writer::finish`], it leaves the message pending and what was executed in the output.
 pub struct Writer<'s> {
@@ -30,6 +33,20 @@ impl Writer<'_> {
     /// How many leaves, from the first, are written already: they are to be left out.
     pub fn resumed(&self) -> u64 {
         self.resumed
+    }
+
+    /// Whether a leaf's record is wanted; else the leaf is passed, and its record need not be read.
+    ///
+    /// A key that is none belongs to no collection: [`Writer::record`] says that it is skipped.
+    pub fn wants(&mut self, leaf: &Leaf<'_>) -> bool {
+        let Sink { config, keys, .. } = &mut *self.sink;
+        let collections = &config.collections;
+        let wanted = collections.is_all()
+            || keys
+                .parse(leaf.key)
+                .map_or(true, |(collection, _)| collections.wants(collection));
+        self.passed += u64::from(!wanted);
+        wanted
     }
 
     /// Encodes a leaf's `create` event into the chunk; sends the chunk without it where it does not fit any more.

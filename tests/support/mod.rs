@@ -18,6 +18,7 @@ pub mod child;
 pub mod crash;
 pub mod events;
 pub mod fetching;
+pub mod filtered;
 pub mod fixture_server;
 pub mod fleet;
 pub mod generator;
