@@ -94,7 +94,7 @@ impl WebDocuments {
                     }
                 })?;
             let status = response.status().as_u16();
-            permit.answered(status, &Limits::of(response.headers(), SystemTime::now()));
+            permit.answered(status, &Limits::read(response.headers(), SystemTime::now()));
             match (status, header(response.headers(), "location")) {
                 (200..=299, _) => return Ok((response, permit)),
                 (404 | 410, _) => return Err(never(&"not found")),

@@ -178,7 +178,7 @@ impl Identities {
                 permit.unreachable();
                 unreachable(&e)
             })?;
-        let limits = Limits::of(response.headers(), SystemTime::now());
+        let limits = Limits::read(response.headers(), SystemTime::now());
         permit.answered(response.status().as_u16(), &limits);
         match response.status().as_u16() {
             200 => {}

@@ -166,7 +166,7 @@ impl Fetcher {
                     error::of_transport(host, &e)
                 })?;
             let status = response.status();
-            let limits = Limits::of(response.headers(), SystemTime::now());
+            let limits = Limits::read(response.headers(), SystemTime::now());
             permit.answered(status.as_u16(), &limits);
             if status.is_redirection() {
                 let target = redirect_target(&url, response.headers())

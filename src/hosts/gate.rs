@@ -187,6 +187,11 @@ impl Gate {
             (Some(0), Some(reset)) if !matches!(status, 429 | 503) => {
                 self.close(now + reset.min(LONGEST_PAUSE), now);
             }
+            (None, _) => {
+                if let (Some(limit @ 1..), Some(window)) = (limits.limit, limits.window) {
+                    self.pace = Some((limit as f64 / window.as_secs_f64(), now + window));
+                }
+            }
             _ => {}
         }
         if matches!(status, 429 | 503) {

@@ -222,6 +222,22 @@ fn nothing_left_closes_until_the_reset_and_what_is_left_is_spread() {
 }
 
 #[test]
+fn a_policy_without_a_state_is_a_rate() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(20);
+    let policy = Limits {
+        limit: Some(120),
+        window: Some(Duration::from_secs(60)),
+        ..Limits::default()
+    };
+    host.ask(200, &policy);
+    host.pass(0.3);
+    assert_eq!(host.room(), 0);
+    host.pass(0.3);
+    assert_eq!(host.room(), 1);
+}
+
+#[test]
 fn what_a_host_leaves_does_not_raise_the_configured_rate() {
     let mut host = Clocked::new(PUBLIC);
     host.succeed(20);
