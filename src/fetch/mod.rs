@@ -232,7 +232,7 @@ impl Fetcher {
             bytes: 0,
             max_bytes: self.max_bytes,
             slot,
-            _permit: permit,
+            permit,
         })
     }
 }
@@ -246,7 +246,7 @@ pub struct Download<'s> {
     max_bytes: u64,
     slot: &'s Slot,
     /// The host has a free slot again as soon as the body is read or given up.
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Whom to ask.
@@ -272,7 +272,10 @@ impl Read for Download<'_> {
                 Ok(count)
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
-            Err(e) => Err(io::Error::other(error::of_transport(&self.host, &e.into()))),
+            Err(e) => {
+                self.permit.cut();
+                Err(io::Error::other(error::of_transport(&self.host, &e.into())))
+            }
         }
     }
 }

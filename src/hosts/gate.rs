@@ -2,8 +2,8 @@
 //!
 //! A state machine without clock and locks: every method is told the time. What it goes by:
 //!
-//! - **Concurrency**: at most so many requests in flight. A host begins with one, and each answer allows one more, also after
-//!   a cool-down (slow start), so a host that hangs pins one worker and not ten.
+//! - **Concurrency**: at most so many requests in flight. A host begins with one, and each answer that came to its end
+//!   allows one more, also after a cool-down (slow start), so a host that hangs or drips pins one worker and not ten.
 //! - **Rate**: a [`Bucket`] of tokens, at the configured rate or, where the host says how many requests are left until when, at the rate
 //!   that uses these up evenly. Instances that share an address share what is left, so they divide it without knowing of each other.
 //! - **Cool-down**: 429 and 503 close the gate for as long as the host asks; where it does not ask, or has asked before and refuses
@@ -169,7 +169,16 @@ impl Gate {
             .is_none_or(|rate| self.bucket.available(rate, now) > 0)
     }
 
-    /// A request has ended, or was not made after all.
+    /// A request of that time has come to its end, whole: one more may be in flight.
+    pub fn completed(&mut self, time: u64) {
+        if time == self.times {
+            let full = self.rules.concurrency.unwrap_or(FULL_SPEED);
+            let start = self.start.map(|start| start + 1);
+            self.start = start.filter(|start| *start < full);
+        }
+    }
+
+    /// A request has ended, however it did, or was not made after all.
     pub fn end(&mut self, used: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if !used {

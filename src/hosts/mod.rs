@@ -211,6 +211,7 @@ impl HostGate {
             time: state.begin(now),
             gate: self.clone(),
             used: false,
+            whole: false,
         }
     }
 
@@ -225,6 +226,7 @@ pub struct Permit {
     gate: HostGate,
     time: u64,
     used: bool,
+    whole: bool,
 }
 
 impl Permit {
@@ -245,17 +247,25 @@ impl Permit {
         if free {
             state.take(now);
             self.used = false;
+            self.whole = false;
         }
         free
     }
 
-    /// The host has answered, with this status and these words about its limits.
-    pub fn answered(&self, status: u16, limits: &Limits) {
+    /// The host has answered, with this status and these words about its limits. If there is a body, and it does not come whole,
+    /// [`Permit::cut`] is to be said.
+    pub fn answered(&mut self, status: u16, limits: &Limits) {
+        self.whole = !matches!(status, 429 | 503);
         lock(&self.gate.state).answered(self.time, status, limits, Instant::now());
     }
 
+    /// The body that was begun has not come whole.
+    pub fn cut(&mut self) {
+        self.whole = false;
+    }
+
     /// The host could not be reached, or did not answer.
-    pub fn unreachable(&self) {
+    pub fn unreachable(&mut self) {
         lock(&self.gate.state).unreachable(self.time, Instant::now());
     }
 
@@ -267,7 +277,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        lock(&self.gate.state).end(self.used);
+        let mut state = lock(&self.gate.state);
+        if self.used && self.whole {
+            state.completed(self.time);
+        }
+        state.end(self.used);
+        drop(state);
         self.gate.wake.wake();
     }
 }

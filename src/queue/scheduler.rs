@@ -86,6 +86,33 @@ impl<J> Lane<J> {
             Allowance::WhenOneEnds => Err(None),
         }
     }
+
+    /// The first message that need not wait for its look-up: its place and permit. And when there is another token for look-ups,
+    /// where one has to wait.
+    fn first_ready(
+        &self,
+        now: Instant,
+        look_up: &impl Fn(&J) -> Option<HostGate>,
+    ) -> (Option<(usize, Option<Permit>)>, Option<Instant>) {
+        let mut blocked: Option<HostGate> = None;
+        for (place, job) in self.held.iter().enumerate() {
+            let Some(gate) = look_up(job) else {
+                return (Some((place, None)), None);
+            };
+            if blocked.as_ref().is_some_and(|blocked| blocked.is(&gate)) {
+                continue;
+            }
+            if let Some(permit) = gate.permit(now) {
+                return (Some((place, Some(permit))), None);
+            }
+            blocked = Some(gate);
+        }
+        let ready = blocked.and_then(|gate| match gate.allowance(now) {
+            Allowance::From(time) => Some(time),
+            _ => None,
+        });
+        (None, ready)
+    }
 }
 
 impl<J> Scheduler<J> {
@@ -198,37 +225,32 @@ impl<J> Scheduler<J> {
                 continue;
             }
             self.turns.push_back(key.clone());
-            let Some(job) = lane.held.front() else {
+            if lane.held.is_empty() {
                 continue;
-            };
-            let pass = match lane.gate.allowance(now) {
-                Allowance::GivenUp(since) => Pass::GivenUp(since),
+            }
+            let (place, pass) = match lane.gate.allowance(now) {
+                Allowance::GivenUp(since) => (0, Pass::GivenUp(since)),
                 Allowance::From(time) => {
                     self.note(time);
                     continue;
                 }
                 Allowance::WhenOneEnds => continue,
                 Allowance::Now(_) => {
-                    // The rarer one first: a permit that is given back is no use of the host.
-                    let look_up = match look_up(job) {
-                        None => None,
-                        Some(gate) => match gate.permit(now) {
-                            Some(permit) => Some(permit),
-                            None => {
-                                if let Allowance::From(time) = gate.allowance(now) {
-                                    self.note(time);
-                                }
-                                continue;
-                            }
-                        },
-                    };
-                    match lane.gate.permit(now) {
-                        Some(host) => Pass::Permits { host, look_up },
-                        None => continue,
+                    let (first, ready) = lane.first_ready(now, &look_up);
+                    if let Some(time) = ready {
+                        self.note(time);
                     }
+                    let Some((place, look_up)) = first else {
+                        continue;
+                    };
+                    // The lane was borrowed for what had to be noted.
+                    let host = self.lanes.get(&key).and_then(|lane| lane.gate.permit(now));
+                    let Some(host) = host else { continue };
+                    (place, Pass::Permits { host, look_up })
                 }
             };
-            if let Some(job) = lane.held.pop_front() {
+            let lane = self.lanes.get_mut(&key)?;
+            if let Some(job) = lane.held.remove(place) {
                 self.held -= 1;
                 return Some((key, job, pass));
             }

@@ -56,6 +56,7 @@ impl Clocked {
     fn ask(&mut self, status: u16, limits: &Limits) {
         let time = self.gate.begin(self.now);
         self.gate.answered(time, status, limits, self.now);
+        self.gate.completed(time);
         self.gate.end(true);
     }
 
@@ -103,6 +104,8 @@ fn a_host_starts_with_one_request_and_each_answer_allows_one_more() {
         assert_eq!(host.gate.allowance(host.now), Allowance::WhenOneEnds);
         let time = in_flight.pop().unwrap();
         host.gate.answered(time, 200, &Limits::default(), host.now);
+        assert_eq!(host.room(), 0, "not before its body is there");
+        host.gate.completed(time);
         host.gate.end(true);
     }
     host.succeed(100);
@@ -159,8 +162,8 @@ fn a_host_is_believed_when_to_come_back_but_not_for_ever() {
     }
     host.succeed(1);
     host.ask(429, &retry_after(0));
-    assert_eq!(host.closed_for(), 1.0, "no pause is shorter");
-    host.pass(1.0);
+    assert_eq!(host.closed_for(), 30.0, "at once is no word");
+    host.pass(30.0);
     host.succeed(1);
     host.ask(429, &retry_after(1_000_000));
     assert_eq!(host.closed_for(), 3600.0, "and none longer");
@@ -231,9 +234,15 @@ fn a_policy_without_a_state_is_a_rate() {
         ..Limits::default()
     };
     host.ask(200, &policy);
-    host.pass(0.3);
+    assert_eq!(
+        host.room(),
+        1,
+        "what was saved up at the higher rate is gone"
+    );
+    host.ask(200, &policy);
+    host.pass(0.4);
     assert_eq!(host.room(), 0);
-    host.pass(0.3);
+    host.pass(0.1);
     assert_eq!(host.room(), 1);
 }
 
