@@ -327,8 +327,12 @@ fn a_body_that_falls_silent_is_given_up() {
 fn a_small_body_may_be_slow_and_the_next_one_on_its_connection_as_well() {
     for tls in [false, true] {
         let server = Server::start(tls, small);
-        let agent = server.agent(LIMITS, LONG);
-        // Together they take longer than the limit.
+        // Far more than all of them have; and together they take longer than the limit.
+        let limits = Limits {
+            bytes: 10_000,
+            ..LIMITS
+        };
+        let agent = server.agent(limits, LONG);
         for _ in 0..5 {
             let (result, _) = ask(&agent, &server.url(), Duration::ZERO);
             assert!(matches!(result, Ok(5)), "TLS {tls}: {result:?}");
