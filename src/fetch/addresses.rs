@@ -3,9 +3,10 @@
 //! The table is that of IANA's registries of special-purpose addresses (RFC 6890, RFC 8190): each block that is not globally
 //! reachable, with the document that says so, and multicast. Exceptions within a block that are globally reachable (anycast
 //! addresses of protocols like TURN and AMT within 192.0.0.0/24 and 2001::/23) are no servers of repos and are refused with it.
-//! Of IPv6 only 2000::/3 is in use on the Internet (RFC 4291, section 2.4), so everything else is refused, whether it has a row of its
-//! own or not. Two kinds of IPv6 addresses stand for IPv4 ones and are judged as these: mapped ones, and those of NAT64, which
-//! is how a network without IPv4 reaches the whole of it. The older ways to carry IPv4 are not in use any more, and refused as a whole.
+//! Of IPv6 only 2000::/3 is in use on the Internet (RFC 4291, section 2.4), so everything else is refused, whether it has a row
+//! of its own or not. Two kinds of IPv6 addresses stand for IPv4 ones and are judged as these: mapped ones, and those of NAT64,
+//! which is how a network without IPv4 reaches the whole of it. The older ways to carry IPv4 are not in use any more, and
+//! are refused as a whole.
 //!
 //! One row is in no registry: 168.63.129.16 is where a machine of Azure finds its platform, at an address that looks
 //! public. The other clouds' metadata addresses are link-local, shared or unique-local ones (169.254.169.254, 100.100.100.200,

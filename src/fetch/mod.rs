@@ -3,7 +3,8 @@
 //! [`Fetcher::get_repo`] returns as soon as the head of a success has arrived; the body is read by the caller while it comes.
 //! Redirects are followed here and not by ureq, so that each hop passes the [`policy`]. All waits have an end: connecting,
 //! the first byte, each byte after it, a pace that is too slow ([`transport`]), and the whole. Every error that [`Download`]
-//! returns while it is read carries a [`JobError`], because only here it is known whether the server, the network or the operator's limit is the reason.
+//! returns while it is read carries a [`JobError`], because only here it is known whether the server, the network or the
+//! operator's limit is the reason.
 //! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs`, `tests/downloads.rs` and `tests/slow_servers.rs`.
 
 pub mod addresses;
@@ -55,7 +56,8 @@ pub fn user_agent(config: &Config) -> String {
 
 /// A ureq agent as this program uses it: statuses are answers, nothing is followed, no proxy from the environment is used.
 ///
-/// A proxy would resolve names itself, past the rule that they lead to public addresses only. `whole` is how long a request may take with its body, `idle` how many connections are kept for the next ones.
+/// A proxy would resolve names itself, past the rule that they lead to public addresses only. `whole` is how long a request may
+/// take with its body, `idle` how many connections are kept for the next ones.
 pub fn agent(
     config: &Config,
     resolver: Resolver,
@@ -96,6 +98,7 @@ pub fn agent(
 pub struct Fetcher {
     agent: Agent,
     policy: AddressPolicy,
+    resolver: Resolver,
     max_bytes: u64,
     hosts: Arc<Hosts>,
 }
@@ -113,6 +116,7 @@ impl Fetcher {
                 IDLE,
             ),
             policy,
+            resolver: resolver.clone(),
             max_bytes: config.max_repo_bytes,
             hosts: Arc::clone(hosts),
         }
@@ -168,6 +172,10 @@ impl Fetcher {
             let status = response.status();
             let limits = Limits::read(response.headers(), SystemTime::now());
             permit.answered(status.as_u16(), &limits);
+            // Only now it is known where the name led.
+            if url.domain().and_then(|name| self.resolver.is_private(name)) == Some(true) {
+                self.hosts.is_private(&host.key());
+            }
             if status.is_redirection() {
                 let target = redirect_target(&url, response.headers())
                     .ok_or_else(|| error::of_status(host, status.as_u16(), b""))?;

@@ -1,9 +1,9 @@
 //! What names resolved to a short while ago, and who waits for what is being looked up; shared by all agents of the process.
 //!
 //! ureq resolves a name before it looks for a kept connection, and so for each request. Of 45 million repos most are on a few
-//! hosts, so answers are kept: bounded in number and time, and as they came, for who may use which address is decided at each use
-//! (see [`Resolver`](super::resolver::Resolver)). Failures are not kept: they end with the moment that made them. Who asks for a name that is being
-//! looked up waits for the same answer. Pinned by the tests here and in `resolver.rs`.
+//! hosts, so answers are kept: bounded in number and time, and as they came, for who may use which address is decided at each
+//! use (see [`Resolver`](super::resolver::Resolver)). Failures are not kept: they end with the moment that made them. Who asks
+//! for a name that is being looked up waits for the same answer. Pinned by the tests here and in `resolver.rs`.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,13 +1,13 @@
 //! Which addresses may be asked.
 //!
 //! A URL that a stranger chose must be https, without credentials, and must name neither an address that is not
-//! [public](super::addresses) nor a name that only the operator's own network knows; every name, whoever wrote it, must resolve to
-//! public addresses. What the operator wrote as an IP literal or as `localhost` is exempt, and so is everything where
+//! [public](super::addresses) nor a name that only the operator's own network knows; every name, whoever wrote it, must resolve
+//! to public addresses. What the operator wrote as an IP literal or as `localhost` is exempt, and so is everything where
 //! private hosts are allowed. The check of names is made by the [`resolver`](super::resolver) on the addresses that are then
 //! connected to, so that a name cannot change between check and use.
 //!
-//! Names that only the operator's network knows are those without a dot, which the public DNS does not have (RFC 7085) and resolvers
-//! complete by the operator's search list, and those below `.local` (RFC 6762), `.internal` (reserved by ICANN for
+//! Names that only the operator's network knows are those without a dot, which the public DNS does not have (RFC 7085) and
+//! resolvers complete by the operator's search list, and those below `.local` (RFC 6762), `.internal` (reserved by ICANN for
 //! private use) and `.home.arpa` (RFC 8375). Mostly they lead to private addresses, but not always: where the operator's servers
 //! have public ones, such a name would lead a stranger to one that he could not have named. From the operator they are names like
 //! others. Pinned by the tests here, in [`addresses`](super::addresses), and by `tests/hosts.rs`, `tests/redirects.rs` and
