@@ -19,7 +19,7 @@ use super::ending::{Ending, Original, conclude};
 use super::fence::{Executed, Fence, Standing, is_no_group};
 use super::held::{Held, Hold};
 use super::pending::{Pending, Seen};
-use super::scheduler::{Parked, Place, Scheduler};
+use super::scheduler::{Kind, Parked, Place, Scheduler};
 use super::{Dispatched, Entries, EntryId, Job, Message, Returned, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
@@ -204,7 +204,7 @@ impl Reader {
                 let learnt = learnt.map(Box::new);
                 let gate = self.hosts.gate(&key);
                 self.scheduler
-                    .park(&key, &gate, Parked { id, learnt }, true);
+                    .park(&key, &gate, Parked { id, learnt }, Kind::Returned);
             }
         }
     }
@@ -219,7 +219,7 @@ impl Reader {
             let learnt = job.learnt.map(Box::new);
             job.hold.park();
             self.scheduler
-                .park(&key, &gate, Parked { id, learnt }, true);
+                .park(&key, &gate, Parked { id, learnt }, Kind::Returned);
         }
     }
 
@@ -311,7 +311,7 @@ impl Reader {
                         let key = self.key_of(&message);
                         let gate = self.hosts.gate(&key);
                         let parked = Parked { id, learnt: None };
-                        self.scheduler.park(&key, &gate, parked, false);
+                        self.scheduler.park(&key, &gate, parked, Kind::Again);
                     }
                 }
                 Err(error) => {
@@ -369,8 +369,8 @@ impl Reader {
             let gate = self.hosts.gate(&key);
             match (self.scheduler.place(&key, &gate, Instant::now()), entry) {
                 (Place::Park, Some(id)) => {
-                    self.scheduler
-                        .park(&key, &gate, Parked { id, learnt: None }, false);
+                    let parked = Parked { id, learnt: None };
+                    self.scheduler.park(&key, &gate, parked, Kind::New);
                     offered.push(seen.id);
                 }
                 _ => {

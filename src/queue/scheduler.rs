@@ -8,33 +8,29 @@
 //!   a charge. The other instances may take it, as soon as they have nothing better to do. It is claimed when its host has room for it;
 //!   whoever claims it first has it.
 //!
-//! Lanes take turns. So the host with most of the messages gets one turn in each round as all others, and is served at the rate that it
+//! Lanes take turns, and within a lane so do messages that are new, those that are due again and those that were given back. So the
+//! host with most of the messages gets one turn in each round as all others, and is served at the rate that it
 //! allows; what is beyond that rate is parked and read past, up to [`MOST_PARKED`], so it does not keep from view what lies behind it.
 //! A held message whose host closes is parked again.
 //!
 //! Nothing here speaks with Redis, and time is an argument; the [`reader`](super::reader) does what is decided here. Pinned by the tests
 //! here, `tests/fairness.rs`, `tests/throttling.rs`, and `make simulate`.
 
+mod parked;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
+use self::parked::Parking;
+pub use self::parked::{Kind, Parked};
 use super::EntryId;
 use crate::hosts::gate::Allowance;
-use crate::hosts::{HostGate, Key, Learnt, Permit};
+use crate::hosts::{HostGate, Key, Permit};
 
 /// How many messages are parked at most: some 50 bytes each. Reading stops there, and only there.
 pub const MOST_PARKED: usize = 100_000;
 /// Held at least, however few the workers are: claiming a few at a time is cheaper.
 const LEAST_LOOK_AHEAD: usize = 8;
-
-/// A message that is remembered and not held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// The id of its entry.
-    pub id: EntryId,
-    /// Where a redirect or a DID document led, when it was begun before. (Few have one, and all take room.)
-    pub learnt: Option<Box<Learnt>>,
-}
 
 /// What a worker needs to begin.
 pub enum Pass {
@@ -73,7 +69,7 @@ pub struct Scheduler<J> {
 struct Lane<J> {
     gate: HostGate,
     held: VecDeque<J>,
-    parked: VecDeque<Parked>,
+    parked: Parking,
 }
 
 impl<J> Lane<J> {
@@ -155,16 +151,10 @@ impl<J> Scheduler<J> {
         self.held += 1;
     }
 
-    /// A message is parked; `first`: before the others of its host, for it has had its turn already.
-    pub fn park(&mut self, key: &Key, gate: &HostGate, parked: Parked, first: bool) {
-        if !self.parked.insert(parked.id) {
-            return;
-        }
-        let lane = self.lane(key, gate);
-        if first {
-            lane.parked.push_front(parked);
-        } else {
-            lane.parked.push_back(parked);
+    /// A message is parked, unless it is already.
+    pub fn park(&mut self, key: &Key, gate: &HostGate, parked: Parked, kind: Kind) {
+        if self.parked.insert(parked.id) {
+            self.lane(key, gate).parked.push(parked, kind);
         }
     }
 
@@ -282,7 +272,7 @@ impl<J> Scheduler<J> {
                 }
             };
             room -= count;
-            for parked in lane.parked.drain(..count) {
+            for parked in (0..count).map_while(|_| lane.parked.pop()) {
                 self.parked.remove(&parked.id);
                 wanted.push((key.clone(), lane.gate.clone(), parked));
             }
@@ -313,7 +303,7 @@ impl<J> Scheduler<J> {
             Lane {
                 gate: gate.clone(),
                 held: VecDeque::new(),
-                parked: VecDeque::new(),
+                parked: Parking::default(),
             }
         })
     }

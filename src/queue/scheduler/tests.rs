@@ -1,5 +1,6 @@
 //! Lanes and turns, in virtual time.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ impl Stage {
             self.next_id += 1;
             match self.scheduler.place(key, &gate, self.now) {
                 Place::Hold => self.scheduler.hold(key, &gate, id),
-                Place::Park => self.scheduler.park(key, &gate, parked(id), false),
+                Place::Park => self.scheduler.park(key, &gate, parked(id), Kind::New),
             }
         }
     }
@@ -57,7 +58,8 @@ impl Stage {
         self.scheduler.begin_round();
         for _ in 0..workers {
             for (key, gate, job) in self.scheduler.unwanted(self.now) {
-                self.scheduler.park(&key, &gate, parked(job), true);
+                self.scheduler
+                    .park(&key, &gate, parked(job), Kind::Returned);
             }
             for (key, gate, parked) in self.scheduler.wanted(self.now) {
                 let EntryId(id, _) = parked.id;
@@ -153,6 +155,55 @@ fn messages_of_a_host_keep_their_order() {
 }
 
 #[test]
+fn neither_new_messages_of_a_host_nor_those_that_are_due_again_wait_for_all_of_the_others() {
+    for (new, again) in [(1000, 1), (1, 1000)] {
+        let mut stage = Stage::new(1);
+        let key = Key::host("10.0.0.1:80", true);
+        let gate = stage.hosts.gate(&key);
+        // Whatever is held comes first.
+        stage.read(&key, 8);
+        let park = |stage: &mut Stage, ids: Range<u64>, kind| {
+            for id in ids {
+                stage.scheduler.park(&key, &gate, parked(id), kind);
+            }
+        };
+        let (news, agains) = (10_000..10_000 + new, 20_000..20_000 + again);
+        if new > again {
+            park(&mut stage, news.clone(), Kind::New);
+            park(&mut stage, agains.clone(), Kind::Again);
+        } else {
+            park(&mut stage, agains.clone(), Kind::Again);
+            park(&mut stage, news.clone(), Kind::New);
+        }
+        stage.run(20, 1);
+        let place = |id| stage.begun.iter().position(|(_, begun)| *begun == id);
+        let few = if new > again {
+            agains.start
+        } else {
+            news.start
+        };
+        assert!(matches!(place(few), Some(8..=10)), "{new} and {again}");
+        assert!(stage.scheduler.is_empty());
+        assert_eq!(stage.begun.len(), 8 + 1001);
+    }
+}
+
+#[test]
+fn kinds_take_turns_and_keep_their_order() {
+    let mut parking = Parking::default();
+    let kinds = [Kind::Again, Kind::New, Kind::Returned];
+    for (kind, base) in kinds.into_iter().zip([30, 20, 10]) {
+        (0..3).for_each(|n| parking.push(parked(base + n), kind));
+    }
+    parking.push(parked(33), Kind::Again);
+    assert_eq!(parking.len(), 10);
+    let ids = std::iter::from_fn(|| parking.pop().map(|parked| parked.id.0));
+    let ids: Vec<_> = ids.collect();
+    assert_eq!(ids, [10, 20, 30, 11, 21, 31, 12, 22, 32, 33]);
+    assert!(parking.is_empty());
+}
+
+#[test]
 fn no_more_is_held_than_the_look_ahead_and_than_its_host_would_take() {
     let mut stage = Stage::new(8);
     let own = Key::host("10.0.0.1:80", true);
@@ -233,11 +284,12 @@ fn parked_once_is_parked_once_and_reading_stops_at_the_most() {
     let key = public("a.example:443");
     let gate = stage.hosts.gate(&key);
     for _ in 0..2 {
-        (0..10).for_each(|id| stage.scheduler.park(&key, &gate, parked(id), false));
+        (0..10).for_each(|id| stage.scheduler.park(&key, &gate, parked(id), Kind::New));
     }
     assert_eq!(stage.scheduler.counts(), (0, 10));
     assert_eq!(stage.scheduler.room(), MOST_PARKED - 10);
     assert!(stage.scheduler.is_parked(EntryId(7, 0)) && !stage.scheduler.is_parked(EntryId(7, 1)));
-    (0..2 * MOST_PARKED as u64).for_each(|id| stage.scheduler.park(&key, &gate, parked(id), false));
+    (0..2 * MOST_PARKED as u64)
+        .for_each(|id| stage.scheduler.park(&key, &gate, parked(id), Kind::New));
     assert_eq!(stage.scheduler.room(), 0);
 }
