@@ -1,15 +1,17 @@
 //! The pending list as retry queue: any instance tries again what another could not do, new messages and those that are due again
-//! take turns, and a list of several pages is looked through to its end.
+//! take turns, of the same host and of others, and a list of several pages is looked through to its end.
 
 mod support;
+
+use std::time::Instant;
 
 use redis::Connection;
 
 use support::events::{
     DEAD_LETTERS, GROUP, INPUT, dead_letters, enqueue, enqueue_raw, pending_messages, stream_len,
 };
-use support::fixture_server::{Fault, Request};
-use support::generator::did_plc;
+use support::fixture_server::{Fault, FixtureServer, Request};
+use support::generator::{Repo, did_plc};
 use support::instances::{Message, Queue, end_well, summary};
 use support::wait::eventually;
 
@@ -51,9 +53,16 @@ fn put_hopeless(queue: &mut Queue, count: u64) -> Vec<String> {
     (0..count).map(put).collect()
 }
 
+/// Puts a message for the repo, which this host has, or else the one of all others.
+fn put_at(queue: &mut Queue, host: Option<&FixtureServer>, repo: &Repo) {
+    let host = host.unwrap_or(&queue.server);
+    host.put_repo(&repo.did, repo.car());
+    enqueue(&mut queue.connection, &repo.did, Some(&host.url()));
+}
+
 /// So many are due all the time that they alone would keep the worker busy: when the last one has failed, the first is due again.
-#[test]
-fn a_flood_of_retries_does_not_keep_new_messages_from_being_read() {
+/// Then new messages come, for `new_host` or for the same host.
+fn flood_of_retries(new_host: Option<&FixtureServer>) {
     const HOPELESS: usize = 400;
     let mut queue = Queue::new();
     let hopeless = put_hopeless(&mut queue, HOPELESS as u64);
@@ -67,38 +76,55 @@ fn a_flood_of_retries_does_not_keep_new_messages_from_being_read() {
     let last = &hopeless[HOPELESS - 1];
     eventually("each has failed", || queue.server.repo_requests(last) >= 1);
     let repos: Vec<_> = (0..10).map(|_| queue.serve(1)).collect();
-    let before = queue.server.requests().len();
-    let new: Vec<_> = repos.into_iter().map(|repo| queue.enqueue(repo)).collect();
+    let before = Instant::now();
+    for repo in &repos {
+        put_at(&mut queue, new_host, repo);
+    }
     eventually("the new ones are done", || {
         stream_len(&mut queue.connection, INPUT) == HOPELESS
     });
-    let since = queue.server.requests().split_off(before);
-    let dids: Vec<_> = new.iter().map(|message| &message.repo.did).collect();
-    let place = |request: &Request| dids.iter().any(|did| request.did.as_ref() == Some(did));
-    let last_new = since.iter().rposition(place).expect("a request");
-    let retries = since[..last_new]
-        .iter()
-        .filter(|request| request.is_get_repo() && !place(request))
-        .count();
-    // They take turns; a few may have been under way before the first new one was there.
-    assert!(retries >= 5, "{retries} retries in between");
-    assert!(
-        retries <= 3 * new.len() + 10,
-        "{retries} retries in between"
+    let servers = new_host.into_iter().chain([&queue.server]);
+    let mut since: Vec<_> = servers.flat_map(FixtureServer::requests).collect();
+    since.retain(|request| request.is_get_repo() && request.at >= before);
+    since.sort_by_key(|request| request.at);
+    let is_new = |request: &Request| {
+        let mut dids = repos.iter().map(|repo| &repo.did);
+        dids.any(|did| request.did.as_ref() == Some(did))
+    };
+    assert_eq!(
+        since.iter().filter(|request| is_new(request)).count(),
+        repos.len()
     );
+    let first = since.iter().position(is_new).expect("a request");
+    let last = since.iter().rposition(is_new).expect("a request");
+    // It is looked for new messages a few times a second, and each second turn is theirs.
+    assert!(first <= HOPELESS / 2, "{first} retries before them");
+    let between = last - first + 1 - repos.len();
+    assert!(between >= 5, "{between} retries in between");
+    assert!(between <= 3 * repos.len(), "{between} retries in between");
 }
 
-/// New messages are there all the time; the one that has failed is tried again in their midst, and not behind them.
 #[test]
-fn a_flood_of_new_messages_does_not_keep_retries_from_being_taken() {
+fn a_flood_of_retries_does_not_keep_new_messages_of_its_host_from_being_done() {
+    flood_of_retries(None);
+}
+
+#[test]
+fn a_flood_of_retries_does_not_keep_new_messages_of_other_hosts_from_being_done() {
+    flood_of_retries(Some(&FixtureServer::start()));
+}
+
+/// New messages are there all the time, for `new_host` or for the same host; the one that has failed is tried again in their
+/// midst, and not behind them.
+fn flood_of_new_messages(new_host: Option<&FixtureServer>) {
     const NEW: usize = 600;
     let mut queue = Queue::new();
     let failing = queue.put(1);
     let fault = Fault::Then(vec![Fault::status(500)]);
     queue.server.set_fault(&failing.repo.did, fault);
-    let (repo, url) = (queue.serve(1), queue.server.url());
+    let repo = queue.serve(1);
     for _ in 0..NEW {
-        enqueue(&mut queue.connection, &repo.did, Some(&url));
+        put_at(&mut queue, new_host, &repo);
     }
     let _one = queue
         .instance("one")
@@ -110,6 +136,16 @@ fn a_flood_of_new_messages_does_not_keep_retries_from_being_taken() {
     });
     let left = stream_len(&mut queue.connection, INPUT);
     assert!(left > NEW / 10, "{left} are left");
+}
+
+#[test]
+fn a_flood_of_new_messages_does_not_keep_retries_of_its_host_from_being_taken() {
+    flood_of_new_messages(None);
+}
+
+#[test]
+fn a_flood_of_new_messages_does_not_keep_retries_of_other_hosts_from_being_taken() {
+    flood_of_new_messages(Some(&FixtureServer::start()));
 }
 
 fn deliver_all(connection: &mut Connection, consumer: &str) {
