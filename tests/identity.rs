@@ -207,10 +207,8 @@ fn r6_what_the_directory_answers_decides() {
         (403, "deferred"),
         (302, "deferred"),
         (408, "deferred"),
-        (429, "deferred"),
         (500, "deferred"),
         (502, "deferred"),
-        (503, "deferred"),
         (504, "deferred"),
     ];
     let url = stage.server.url();
@@ -243,6 +241,24 @@ fn r6_what_the_directory_answers_decides() {
         assert_eq!(stage.server.document_requests(did), 1, "{name}");
     }
     stage.assert_events([]);
+}
+
+/// One that asks to wait is not asked for anybody else meanwhile, so each of these has its own.
+#[test]
+fn r6_a_directory_that_asks_to_wait_defers() {
+    for status in [429, 503] {
+        for with_host in [true, false] {
+            let mut stage = Stage::new();
+            let (repo, pds) = (stage.account(), FixtureServer::start());
+            pds.put_repo(&repo.did, repo.car());
+            let body = repo.did_document(&pds.url()).to_string();
+            stage.server.put_document_status(&repo.did, status, body);
+            let (program, host) = (stage.permitted(), with_host.then_some(&pds));
+            assert_eq!(run(&mut stage, program, &repo.did, host), "deferred");
+            assert_eq!(stage.server.document_requests(&repo.did), 1, "{status}");
+            stage.assert_events([]);
+        }
+    }
 }
 
 #[test]

@@ -51,21 +51,23 @@ fn r6_the_answer_of_the_pds_counts() {
         (Fault::status(403), "http_status"),
     ];
     let mut stage = Stage::new();
-    let (pds, relay) = (FixtureServer::start(), FixtureServer::start());
+    let relay = FixtureServer::start();
     let mut jobs = Vec::new();
     for (place, relay_says) in at_relay.into_iter().enumerate() {
         for (pds_says, expected) in at_pds.clone() {
             let repo = repo(&did_plc(jobs.len() as u64), &SigningKey::k256(place as u64));
+            // Each has its own, for one that says 429 is not asked for the others.
+            let pds = FixtureServer::start();
             serve(&stage, &repo, &pds);
             relay.set_fault(&repo.did, relay_says.clone());
             pds.set_fault(&repo.did, pds_says);
             enqueue(&mut stage, &repo.did, Some(&relay));
-            jobs.push((repo.did, expected));
+            jobs.push((repo.did, expected, pds));
         }
     }
     let program = stage.permitted();
     let ended = stage.run(program);
-    for (did, expected) in &jobs {
+    for (did, expected, pds) in &jobs {
         let outcome = outcomes::of(&ended, did);
         assert_eq!(outcome.how, *expected, "{}", outcome.line);
         assert_eq!(outcome.host, pds.url());
@@ -80,7 +82,7 @@ fn r6_the_answer_of_the_pds_counts() {
 #[test]
 fn r6_other_errors_of_a_relay_do_not_lead_to_the_pds() {
     let mut stage = Stage::new();
-    let (pds, relay) = (FixtureServer::start(), FixtureServer::start());
+    let pds = FixtureServer::start();
     let faults = [
         (Fault::status(500), "network"),
         (Fault::status(429), "deferred"),
@@ -89,15 +91,17 @@ fn r6_other_errors_of_a_relay_do_not_lead_to_the_pds() {
     let mut jobs = Vec::new();
     for (fault, expected) in faults {
         let repo = repo(&did_plc(jobs.len() as u64), &SigningKey::k256(1));
+        let relay = FixtureServer::start();
         serve(&stage, &repo, &pds);
         relay.set_fault(&repo.did, fault);
         enqueue(&mut stage, &repo.did, Some(&relay));
-        jobs.push((repo.did, expected));
+        jobs.push((repo.did, expected, relay));
     }
     let program = stage.permitted();
     let ended = stage.run(program);
-    for (did, expected) in &jobs {
+    for (did, expected, relay) in &jobs {
         assert_eq!(outcomes::of(&ended, did).how, *expected);
+        assert_eq!(relay.repo_requests(did), 1);
     }
     assert!(pds.requests().is_empty());
 }
@@ -121,20 +125,17 @@ fn r6_a_repo_gone_from_its_pds_is_asked_for_once() {
 
 #[test]
 fn r6_a_relay_alone_cannot_say_that_a_repo_is_gone() {
-    let mut stage = Stage::new();
-    let relay = FixtureServer::start();
-    let mut jobs = Vec::new();
     for (status, expected) in [(500, "deferred"), (429, "deferred"), (404, "identity")] {
-        let did = did_plc(status.into());
+        let (mut stage, relay) = (Stage::new(), FixtureServer::start());
+        let did = did_plc(1);
         stage.server.put_document_status(&did, status, "{}");
-        enqueue(&mut stage, &did, Some(&relay));
-        jobs.push((did, expected));
-    }
-    let program = stage.permitted();
-    let ended = stage.run(program);
-    for (did, expected) in &jobs {
-        let outcome = outcomes::of(&ended, did);
-        assert_eq!(outcome.how, *expected, "{}", outcome.line);
+        let program = stage.permitted();
+        assert_eq!(run(&mut stage, program, &did, Some(&relay)), expected);
+        let requests = (
+            relay.repo_requests(&did),
+            stage.server.document_requests(&did),
+        );
+        assert_eq!(requests, (1, 1), "{status}");
     }
 }
 

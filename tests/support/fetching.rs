@@ -4,20 +4,33 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use super::backfiller::Builder;
-use super::fixture_server::Fault;
+use super::fixture_server::{Fault, FixtureServer};
 use super::generator::Repo;
 use super::hostile::outcomes::{self, Outcome};
 use super::hostile::stage::Stage;
 
-/// Runs the program over an account for each fault; each must end so, and the good ones have all their events.
+/// Runs the program over an account for each fault; each must end so, and the good ones have all their events. What defers has a
+/// server of its own: one that asks to wait is not asked for anything else meanwhile.
 #[track_caller]
 pub fn assert_ends(stage: &mut Stage, faults: Vec<(Fault, &str)>) -> Vec<Outcome> {
+    let (waits, faults): (Vec<_>, Vec<_>) =
+        faults.into_iter().partition(|(_, how)| *how == "deferred");
+    let waits: Vec<_> = waits
+        .into_iter()
+        .map(|(fault, _)| stage.faulty_apart(fault))
+        .collect();
     let repos: Vec<_> = faults
         .into_iter()
         .map(|(fault, how)| (stage.faulty(fault), how))
         .collect();
     let program = stage.permitted();
-    assert_repos_end(stage, program, &repos)
+    let ended = assert_repos_end(stage, program, &repos);
+    for (repo, server) in &waits {
+        let outcome = outcomes::of(&ended, &repo.did);
+        assert_eq!(outcome.how, "deferred", "{}", outcome.line);
+        assert_eq!(server.repo_requests(&repo.did), 1, "{}", outcome.line);
+    }
+    ended
 }
 
 #[track_caller]

@@ -61,6 +61,14 @@ pub fn so_far(backfiller: &Backfiller) -> Vec<Outcome> {
         .collect()
 }
 
+/// No attempt has failed or was put off.
+#[track_caller]
+pub fn assert_none_failed(backfiller: &Backfiller) {
+    let ended = so_far(backfiller).into_iter();
+    let failed: Vec<_> = ended.filter(|outcome| outcome.how != "done").collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 /// Waits until so many jobs have ended.
 #[track_caller]
 pub fn wait_for(backfiller: &Backfiller, count: usize) -> Vec<Outcome> {

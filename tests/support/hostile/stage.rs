@@ -66,6 +66,15 @@ impl Stage {
         repo
     }
 
+    /// The same at a server of its own.
+    pub fn faulty_apart(&mut self, fault: Fault) -> (Repo, FixtureServer) {
+        let (repo, server) = (self.account(), FixtureServer::start());
+        server.put_repo(&repo.did, repo.car());
+        server.set_fault(&repo.did, fault);
+        self.enqueue(&repo.did, Some(&server.url()));
+        (repo, server)
+    }
+
     pub fn enqueue(&mut self, did: &str, host: Option<&str>) {
         let id = enqueue(&mut self.connection, did, host);
         self.messages.push((id, did.to_owned()));
