@@ -16,6 +16,7 @@ use support::events::{
 };
 use support::fixture_server::{FixtureServer, GET_REPO, served};
 use support::generator::Repo;
+use support::hostile::outcomes::assert_none_failed;
 use support::redis_server::RedisServer;
 use support::wait::{LIMIT, eventually};
 
@@ -248,11 +249,7 @@ fn a_signal_while_waiting_before_a_fetch_ends_at_once() {
             .iter()
             .all(|message| message.deliveries == 1)
     );
-    let lines = backfiller.lines();
-    assert!(
-        !lines.iter().any(|line| line.contains("failed did=")),
-        "{lines:?}"
-    );
+    assert_none_failed(&backfiller);
 }
 
 #[test]

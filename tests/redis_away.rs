@@ -15,6 +15,7 @@ use support::events::{
 };
 use support::fixture_server::{Fault, FixtureServer, served};
 use support::generator::Repo;
+use support::hostile::outcomes::assert_none_failed;
 use support::redis_server::RedisServer;
 use support::wait::{eventually, within};
 
@@ -189,12 +190,7 @@ fn restarted_in_the_midst_of_a_repo_it_loses_nothing() {
     events.extend(take_events(&mut connection));
     assert_repo(&events, &repo);
     assert!(backfiller.is_running());
-    assert!(
-        !backfiller
-            .lines()
-            .iter()
-            .any(|line| line.contains("failed did="))
-    );
+    assert_none_failed(&backfiller);
 }
 
 /// Redis acknowledges chunks, and comes back without them: from a snapshot, as after a power cut or a fail-over.
@@ -303,12 +299,7 @@ fn restarted_at_any_instant_it_loses_nothing() {
     wait_until_drained(&mut connection);
     assert_done(&mut connection, &repos);
     assert!(backfiller.is_running());
-    assert!(
-        !backfiller
-            .lines()
-            .iter()
-            .any(|line| line.contains("failed did="))
-    );
+    assert_none_failed(&backfiller);
 }
 
 #[test]
@@ -383,12 +374,7 @@ fn refusal_is_waited_out(said: &str, refuse: &[&str], accept: &[&str]) {
     let mut connection = stage.redis.connection();
     wait_until_drained(&mut connection);
     assert_done(&mut connection, &[repo]);
-    assert!(
-        !backfiller
-            .lines()
-            .iter()
-            .any(|line| line.contains("failed did="))
-    );
+    assert_none_failed(&backfiller);
 }
 
 /// A database other than 0 is selected at each connection, and that may be refused for a while as anything else.

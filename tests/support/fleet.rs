@@ -15,6 +15,7 @@ use super::events::{
 };
 use super::fixture_server::{FixtureServer, served};
 use super::generator::Repo;
+use super::hostile::outcomes::assert_none_failed;
 use super::proxy::{Proxy, Record};
 use super::redis_server::RedisServer;
 use super::wait::eventually;
@@ -139,14 +140,12 @@ pub fn assert_written_once(connection: &mut Connection, repos: &[Repo]) {
 }
 
 impl Instance {
-    /// Asks it to end, and waits for that; none of its attempts must have failed.
+    /// Asks it to end, and waits for that; none of its attempts must have failed or been put off.
     #[track_caller]
     pub fn end(&mut self) {
         self.program.signal(Signal::SIGINT);
         assert_eq!(self.program.wait().code(), Some(0), "{}", self.consumer);
-        let lines = self.program.lines();
-        let failed = lines.iter().find(|line| line.contains("failed did="));
-        assert_eq!(failed, None, "{}", self.consumer);
+        assert_none_failed(&self.program);
     }
 
     /// SIGSTOP, and waits until no thread of it runs any more.
