@@ -71,9 +71,11 @@ impl Lines {
         };
         let pending = pending.map_or("?".to_owned(), |n| n.to_string());
         log::info!(
-            "heartbeat done={} failures={} in_flight={in_flight} pending={pending} records/s={rate:.0}",
+            "heartbeat done={} failures={} deferrals={} in_flight={in_flight} waiting={} pending={pending} records/s={rate:.0}",
             metrics.repos.get(),
             metrics.failures(),
+            metrics.deferrals.get(),
+            metrics.held.get() + metrics.parked.get(),
         );
     }
 

@@ -77,6 +77,8 @@ pub struct Worker {
     buffer: Vec<u8>,
     /// When the present job began: what was looked up before may be out of date.
     began: Instant,
+    /// When its downloads must be done.
+    deadline: Instant,
     /// The commit of the present job, as soon as a CAR has named it.
     commit: Option<String>,
 }
@@ -134,6 +136,7 @@ impl Worker {
             blocks: BlockStore::new(&shared.memory, &shared.config.spill_dir),
             buffer: Vec::new(),
             began: Instant::now(),
+            deadline: Instant::now(),
             commit: None,
             shared,
             jobs,
@@ -209,6 +212,7 @@ impl Worker {
     /// from before, may also hold one that an older key signed. So then the current PDS is asked, and its answer counts.
     fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
         let did = &job.message.did;
+        self.deadline = Instant::now() + self.shared.config.http_timeout;
         let mut source = match (&job.learnt, &job.message.host) {
             (Some(learnt), _) => learnt.clone(),
             (None, Some(host)) => Learnt::at_once(host.clone()),
@@ -249,10 +253,11 @@ impl Worker {
         let Some(permit) = self.permits.take(&gate) else {
             return Err(Stopped::Busy(Busy::at(source.clone())));
         };
-        let deadline = self.began + self.shared.config.http_timeout;
         let Learnt { host, hops } = source;
         let asked = Asked { host, hops, permit };
-        let mut download = self.fetcher.get_repo(asked, did, &self.slot, deadline)?;
+        let mut download = self
+            .fetcher
+            .get_repo(asked, did, &self.slot, self.deadline)?;
         let mut root = None;
         let read = car::read(&mut download, &mut self.blocks, &mut root);
         self.commit = root.map(|root| root.cid.to_string());

@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use redis::Connection;
@@ -225,6 +225,33 @@ fn before_a_fetch_too_a_full_output_is_waited_for() {
     assert_eq!(said(&backfiller, ": waiting"), 1);
     stage.take(9);
     assert_repo(&stage.take(usize::MAX), &repo);
+}
+
+/// The time that a download may take begins with the download.
+#[test]
+fn a_wait_for_room_does_not_count_as_a_slow_download() {
+    let mut stage = Stage::new();
+    stage.fill(10);
+    let repo = stage.enqueue(0, 3);
+    let builder = stage.builder(10, 1);
+    let backfiller = builder.env("BACKFILLER_HTTP_TIMEOUT_SECS", "1").start();
+    backfiller.wait_for_line(|line| line.contains("the mark is 10: waiting"));
+    let since = Instant::now();
+    eventually("longer than a download may take", || {
+        since.elapsed() > Duration::from_millis(1500)
+    });
+    let () = redis::cmd("DEL")
+        .arg(OUTPUT)
+        .query(&mut stage.connection)
+        .unwrap();
+    wait_until_drained(&mut stage.connection);
+    assert!(
+        !backfiller
+            .lines()
+            .iter()
+            .any(|line| line.contains("failed did="))
+    );
+    assert_eq!(stage.server.repo_requests(&repo.did), 1);
 }
 
 #[test]

@@ -185,7 +185,9 @@ fn a_long_repo_writes_progress_lines_and_the_process_a_heartbeat() {
         "not before thirty seconds"
     );
     assert!(
-        line.contains("heartbeat done=1 failures=0 in_flight=1 pending=1 records/s="),
+        line.contains(
+            "heartbeat done=1 failures=0 deferrals=0 in_flight=1 waiting=0 pending=1 records/s="
+        ),
         "{line}"
     );
     let progress = backfiller

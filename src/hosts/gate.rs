@@ -21,8 +21,8 @@ use crate::fetch::limits::Limits;
 /// How long the gate is closed when a host does not say for how long; doubled each time. (Some servers answer 429 without any
 /// header.) The time also of a circuit that opens.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
-/// How long it is closed at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// How long it is closed at most, whatever the host says.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How long it is closed at least, whatever the host says: headers have the resolution of a second.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// After so many refusals in a row a host's own word for when to come back is not believed any more.
@@ -41,8 +41,10 @@ pub struct Rules {
     pub concurrency: Option<usize>,
     /// Requests a second.
     pub rate: Option<f64>,
-    /// How long a host may be without a success before it is given up.
-    pub max_deferred: Duration,
+    /// How long a host may be without a success before it is given up; `None`: for ever.
+    pub max_deferred: Option<Duration>,
+    /// How long the gate is closed at most when the host does not say for how long.
+    pub longest_pause: Duration,
 }
 
 /// What the gate says to whoever would begin a request.
@@ -122,8 +124,11 @@ impl Gate {
     /// What may be begun now.
     pub fn allowance(&mut self, now: Instant) -> Allowance {
         if let Some(until) = self.closed_until.filter(|until| now < *until) {
+            let limit = self.rules.max_deferred.unwrap_or(Duration::MAX);
             return match self.trouble_since {
-                Some(since) if now >= since + self.rules.max_deferred => Allowance::GivenUp(since),
+                Some(since) if now.saturating_duration_since(since) >= limit => {
+                    Allowance::GivenUp(since)
+                }
                 _ => Allowance::From(until),
             };
         }
@@ -226,11 +231,10 @@ impl Gate {
             }
             return;
         }
-        let doubled = |times| pause(times);
         let pause = match asked {
             Some(asked) if self.refusals < REFUSALS_BELIEVED => asked,
-            Some(asked) => asked.max(doubled(self.refusals - REFUSALS_BELIEVED)),
-            None => doubled(self.refusals),
+            Some(asked) => asked.max(self.pause(self.refusals - REFUSALS_BELIEVED)),
+            None => self.pause(self.refusals),
         };
         self.refusals += 1;
         self.start_again(now + pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), now);
@@ -244,7 +248,7 @@ impl Gate {
         self.trouble_since.get_or_insert(now);
         self.failures += 1;
         if self.failures >= FAILURES || self.opened > 0 {
-            let until = now + pause(self.opened);
+            let until = now + self.pause(self.opened);
             self.opened += 1;
             self.start_again(until, now);
         }
@@ -255,6 +259,13 @@ impl Gate {
         self.times += 1;
         self.start = Some(1);
         self.close(until, now);
+    }
+
+    /// Doubled from the first pause up to the longest.
+    fn pause(&self, times: u32) -> Duration {
+        FIRST_PAUSE
+            .saturating_mul(1 << times.min(16))
+            .min(self.rules.longest_pause)
     }
 
     fn close(&mut self, until: Instant, now: Instant) {
@@ -273,13 +284,6 @@ impl Gate {
             && !self.is_closed(now)
             && now.saturating_duration_since(self.used) > LONGEST_PAUSE
     }
-}
-
-/// Doubled from the first pause up to the longest.
-fn pause(times: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(1 << times.min(16))
-        .min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]

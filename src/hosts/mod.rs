@@ -20,11 +20,11 @@ pub mod gate;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use self::gate::{Allowance, Gate, Rules};
+use self::gate::{Allowance, Gate, LONGEST_PAUSE, Rules};
 use crate::config::{Config, DEFAULT_HOST_CONCURRENCY, DEFAULT_HOST_RPS, DEFAULT_PLC_RPS};
 use crate::error::{JobError, Reason};
 use crate::fetch::host::Host;
@@ -33,6 +33,12 @@ use crate::fetch::limits::Limits;
 /// Above so many hosts, those that need no remembering are forgotten: names that a stranger chose must not fill the memory. The
 /// network has a few thousand.
 const MANY: usize = 10_000;
+
+/// How long the directory is left alone at most, where it does not say for how long: all work waits for it.
+const LONGEST_PAUSE_OF_DIRECTORY: Duration = Duration::from_secs(300);
+/// A token is good for so long. Whoever was held up longer, by a full output, pays for the moment of his request as well, or all
+/// who were held up would be one burst.
+const TOKEN_TIME: Duration = Duration::from_secs(1);
 
 /// What a gate is of.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -164,10 +170,17 @@ impl Hosts {
             Kind::Private => config.host_concurrency,
             Kind::Directory { .. } | Kind::Unknown => None,
         };
+        let is_directory = matches!(kind, Kind::Directory { .. });
         Rules {
             concurrency,
             rate: rate.or((!private).then_some(default_rate)),
-            max_deferred: config.max_deferred,
+            // Nothing goes on without the directory, so nobody is given up for it, and it is soon seen that it is back.
+            max_deferred: (!is_directory).then_some(config.max_deferred),
+            longest_pause: if is_directory {
+                LONGEST_PAUSE_OF_DIRECTORY
+            } else {
+                LONGEST_PAUSE
+            },
         }
     }
 }
@@ -210,6 +223,7 @@ impl HostGate {
         Permit {
             time: state.begin(now),
             gate: self.clone(),
+            given: now,
             used: false,
             whole: false,
         }
@@ -225,6 +239,7 @@ impl HostGate {
 pub struct Permit {
     gate: HostGate,
     time: u64,
+    given: Instant,
     used: bool,
     whole: bool,
 }
@@ -233,6 +248,10 @@ impl Permit {
     /// The request is made now.
     pub fn begin(&mut self) {
         self.used = true;
+        let now = Instant::now();
+        if now.saturating_duration_since(self.given) > TOKEN_TIME {
+            lock(&self.gate.state).take(now);
+        }
     }
 
     /// For another request at the same host, if it may be made now.
@@ -246,6 +265,7 @@ impl Permit {
         let free = !state.is_closed(now) && state.has_token(now);
         if free {
             state.take(now);
+            self.given = now;
             self.used = false;
             self.whole = false;
         }

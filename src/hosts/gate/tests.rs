@@ -5,7 +5,8 @@ use super::*;
 const PUBLIC: Rules = Rules {
     concurrency: Some(10),
     rate: Some(10.0),
-    max_deferred: Duration::from_secs(72 * 3600),
+    max_deferred: Some(Duration::from_secs(72 * 3600)),
+    longest_pause: LONGEST_PAUSE,
 };
 const FREE: Rules = Rules {
     concurrency: None,
@@ -284,7 +285,7 @@ fn the_circuit_opens_after_five_failures_in_a_row_for_a_growing_time() {
 #[test]
 fn a_host_in_trouble_for_too_long_is_given_up_until_it_is_tried_again() {
     let mut host = Clocked::new(Rules {
-        max_deferred: Duration::from_secs(100),
+        max_deferred: Some(Duration::from_secs(100)),
         ..PUBLIC
     });
     host.ask(429, &Limits::default());
