@@ -136,6 +136,29 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_kept_by_name_and_port() {
+        let key = |text: &str| Host::parse(text, ChosenBy::Operator).unwrap().key();
+        for same in [
+            "https://pds.example/",
+            "PDS.Example",
+            "pds.example.",
+            "https://pds.example:443",
+        ] {
+            assert_eq!(key(same), key("pds.example"), "{same}");
+        }
+        for other in [
+            "http://pds.example",
+            "pds.example:8443",
+            "a.pds.example",
+            "127.0.0.1",
+        ] {
+            assert_ne!(key(other), key("pds.example"), "{other}");
+        }
+        assert_eq!(key("http://[0:0::1]:80"), key("http://[::1]"));
+        assert_eq!(key("https://0x7f000001"), key("https://127.0.0.1"));
+    }
+
+    #[test]
     fn what_is_more_or_less_than_a_host_is_refused() {
         for text in [
             "",

@@ -29,6 +29,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const REFUSALS_BELIEVED: u32 = 3;
 /// So many failures at the connection level in a row open the circuit: fewer may be one bad moment.
 const FAILURES: u32 = 5;
+/// How long a host is remembered that has never closed its gate; the others are for the longest pause.
+const KEPT: Duration = Duration::from_secs(60);
 /// In flight at a host without a cap, slow start is over.
 const FULL_SPEED: usize = 10;
 /// What a gate without any cap lets in at a time: as good as everything, and does not overflow.
@@ -193,17 +195,20 @@ impl Gate {
 
     /// The host has answered a request of that time.
     pub fn answered(&mut self, time: u64, status: u16, limits: &Limits, now: Instant) {
-        let reset = limits.reset.map(|reset| reset.max(SHORTEST_PAUSE));
+        let reset = limits
+            .reset
+            .map(|reset| reset.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
         match (limits.remaining, reset) {
             (Some(left), Some(reset)) if left > 0 => {
                 self.pace = Some((left as f64 / reset.as_secs_f64(), now + reset));
             }
             (Some(0), Some(reset)) if !matches!(status, 429 | 503) => {
-                self.close(now + reset.min(LONGEST_PAUSE), now);
+                self.close(now + reset, now);
             }
             (None, _) => {
                 if let (Some(limit @ 1..), Some(window)) = (limits.limit, limits.window) {
-                    self.pace = Some((limit as f64 / window.as_secs_f64(), now + window));
+                    let until = now + window.min(LONGEST_PAUSE);
+                    self.pace = Some((limit as f64 / window.as_secs_f64(), until));
                 }
             }
             _ => {}
@@ -214,11 +219,6 @@ impl Gate {
         }
         (self.refusals, self.failures, self.opened) = (0, 0, 0);
         self.trouble_since = None;
-        let full = self.rules.concurrency.unwrap_or(FULL_SPEED);
-        self.start = self
-            .start
-            .map(|start| start + 1)
-            .filter(|start| *start < full);
     }
 
     fn refused(&mut self, time: u64, limits: &Limits, now: Instant) {
@@ -277,12 +277,12 @@ impl Gate {
         self.closed_until = Some(self.closed_until.map_or(until, |closed| closed.max(until)));
     }
 
-    /// Whether it can be forgotten: nothing would be lost.
+    /// Whether it can be forgotten: next to nothing would be lost.
     pub fn is_idle(&self, now: Instant) -> bool {
+        let kept = if self.times > 0 { LONGEST_PAUSE } else { KEPT };
         self.in_flight == 0
-            && self.trouble_since.is_none()
             && !self.is_closed(now)
-            && now.saturating_duration_since(self.used) > LONGEST_PAUSE
+            && now.saturating_duration_since(self.used) > kept
     }
 }
 

@@ -234,6 +234,7 @@ fn a_policy_without_a_state_is_a_rate() {
         window: Some(Duration::from_secs(60)),
         ..Limits::default()
     };
+    host.pass(1.0);
     host.ask(200, &policy);
     assert_eq!(
         host.room(),
@@ -245,6 +246,40 @@ fn a_policy_without_a_state_is_a_rate() {
     assert_eq!(host.room(), 0);
     host.pass(0.1);
     assert_eq!(host.room(), 1);
+}
+
+#[test]
+fn no_number_that_a_host_says_is_too_large() {
+    for seconds in [1, u64::MAX / 2, u64::MAX] {
+        let mut host = Clocked::new(FREE);
+        let most = Duration::from_secs(seconds);
+        let limits = Limits {
+            retry_after: Some(most),
+            remaining: None,
+            reset: Some(most),
+            limit: Some(u64::MAX),
+            window: Some(most),
+        };
+        for status in [200, 429] {
+            host.ask(status, &limits);
+            host.ask(
+                status,
+                &Limits {
+                    remaining: Some(u64::MAX),
+                    ..limits
+                },
+            );
+            host.ask(
+                status,
+                &Limits {
+                    remaining: Some(0),
+                    ..limits
+                },
+            );
+            assert!(host.closed_for() <= 3600.0);
+            host.pass(3600.0);
+        }
+    }
 }
 
 #[test]
@@ -309,13 +344,20 @@ fn a_host_in_trouble_for_too_long_is_given_up_until_it_is_tried_again() {
 }
 
 #[test]
-fn a_gate_without_trouble_can_be_forgotten_after_a_while() {
+fn a_gate_can_be_forgotten_soon_and_one_that_was_closed_after_the_longest_pause() {
     let mut host = Clocked::new(PUBLIC);
     host.succeed(1);
+    host.ask_in_vain();
     assert!(!host.gate.is_idle(host.now));
-    host.pass(3601.0);
+    host.pass(61.0);
     assert!(host.gate.is_idle(host.now));
-    host.ask(429, &Limits::default());
-    host.pass(36_000.0);
+    let time = host.gate.begin(host.now);
+    host.pass(61.0);
+    assert!(!host.gate.is_idle(host.now), "somebody is there");
+    host.gate.answered(time, 429, &Limits::default(), host.now);
+    host.gate.end(true);
+    host.pass(3000.0);
     assert!(!host.gate.is_idle(host.now));
+    host.pass(601.0);
+    assert!(host.gate.is_idle(host.now));
 }

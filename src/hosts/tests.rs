@@ -1,0 +1,126 @@
+//! Gates as threads share them: whose rules hold, and what becomes of permits.
+
+use super::*;
+use crate::cli::Cli;
+
+fn hosts_with(change: impl FnOnce(&mut Cli)) -> Arc<Hosts> {
+    let mut cli = Cli {
+        consumer: Some("one".to_owned()),
+        ..Cli::default()
+    };
+    change(&mut cli);
+    Hosts::new(&Arc::new(Config::from_cli(&cli).unwrap()))
+}
+
+/// How many permits there are at once, at a host that has answered before.
+fn room(gate: &HostGate) -> usize {
+    for _ in 0..20 {
+        let mut permit = gate.permit_in_advance().unwrap();
+        permit.begin();
+        permit.answered(200, &Limits::default());
+    }
+    match gate.allowance(Instant::now() + Duration::from_secs(10)) {
+        Allowance::Now(count) => count,
+        _ => 0,
+    }
+}
+
+#[test]
+fn the_defaults_are_for_public_hosts_and_what_is_set_is_for_all() {
+    let own = Key::host("10.0.0.1:443", true);
+    let public = Key::host("pds.example:443", false);
+    let hosts = hosts_with(|_| {});
+    // What a quarter of a second saves up, of ten a second.
+    assert_eq!(room(&hosts.gate(&public)), 2);
+    assert!(room(&hosts.gate(&own)) > 1000);
+    let hosts = hosts_with(|cli| {
+        cli.host_rps = Some("40".to_owned());
+        cli.host_concurrency = Some("3".to_owned());
+    });
+    assert_eq!(room(&hosts.gate(&public)), 3);
+    assert_eq!(room(&hosts.gate(&own)), 3);
+}
+
+#[test]
+fn a_name_that_leads_to_the_operators_own_network_has_no_limit() {
+    let hosts = hosts_with(|_| {});
+    let key = Key::host("pds.internal:443", false);
+    let gate = hosts.gate(&key);
+    assert_eq!(gate.allowance(Instant::now()), Allowance::Now(1));
+    hosts.is_private(&key);
+    assert!(matches!(
+        gate.allowance(Instant::now()),
+        Allowance::Now(1000..)
+    ));
+}
+
+#[test]
+fn the_directory_is_apart_from_a_host_at_its_address() {
+    let hosts = hosts_with(|cli| cli.host_rps = Some("1".to_owned()));
+    let (host, directory) = (
+        Key::host("127.0.0.1:80", true),
+        Key::directory("127.0.0.1:80", true),
+    );
+    let directory = hosts.gate(&directory);
+    assert!(!directory.is(&hosts.gate(&host)));
+    assert!(room(&directory) > 1000, "the operator's own");
+    let mut permit = directory.permit(Instant::now()).unwrap();
+    permit.begin();
+    permit.answered(429, &Limits::default());
+    assert!(directory.is_closed(Instant::now()) && directory.permit_in_advance().is_none());
+    assert!(hosts.gate(&host).permit(Instant::now()).is_some());
+    let public = hosts.gate(&Key::directory("plc.example:443", false));
+    assert_eq!(room(&public), 12, "a quarter of a second's, of fifty");
+}
+
+#[test]
+fn a_permit_that_was_not_used_is_as_if_it_had_not_been() {
+    let hosts = hosts_with(|cli| cli.host_rps = Some("0.01".to_owned()));
+    let gate = hosts.gate(&Key::host("pds.example:443", false));
+    for _ in 0..10 {
+        let permit = gate.permit(Instant::now()).expect("the one token");
+        assert!(gate.permit(Instant::now()).is_none());
+        drop(permit);
+        assert_eq!(hosts.woken().try_recv(), Ok(()), "whoever waits is woken");
+    }
+    let mut permit = gate.permit(Instant::now()).unwrap();
+    permit.begin();
+    drop(permit);
+    assert!(gate.permit(Instant::now()).is_none());
+}
+
+#[test]
+fn one_permit_serves_one_request_and_another_at_the_same_host_needs_another_token() {
+    let hosts = hosts_with(|cli| cli.host_rps = Some("8".to_owned()));
+    let gate = hosts.gate(&Key::host("pds.example:443", false));
+    let other = hosts.gate(&Key::host("other.example:443", false));
+    let mut permits = Permits {
+        host: gate.permit(Instant::now()),
+        look_up: None,
+    };
+    assert!(
+        permits
+            .take(&other)
+            .is_some_and(|permit| permit.is_for(&other))
+    );
+    let mut permit = permits.take(&gate).unwrap();
+    assert!(permits.host.is_none());
+    permit.begin();
+    assert!(!permit.renew(), "the one token is used");
+    std::thread::sleep(Duration::from_millis(130));
+    assert!(permit.renew(), "the slot is there already");
+}
+
+#[test]
+fn hosts_that_need_no_remembering_are_forgotten_and_others_are_not() {
+    let hosts = hosts_with(|_| {});
+    let troubled = Key::host("troubled.example:443", false);
+    let mut permit = hosts.gate(&troubled).permit(Instant::now()).unwrap();
+    permit.begin();
+    permit.answered(429, &Limits::default());
+    drop(permit);
+    for n in 0..3 * MANY {
+        hosts.gate(&Key::host(&format!("h{n}.example:443"), false));
+    }
+    assert!(hosts.gate(&troubled).is_closed(Instant::now()));
+}
