@@ -34,6 +34,7 @@ mod support {
     pub mod child;
     pub mod generator;
     pub mod redis_server;
+    pub mod table;
     pub mod wait;
 }
 

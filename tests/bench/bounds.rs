@@ -1,6 +1,6 @@
 //! What is to be reached, and whether it is. All figures of a bound come from the same run of the benchmark.
 
-use serde_json::{Value, json};
+pub use crate::support::table::Bound;
 
 use crate::results::{Results, SetResult};
 
@@ -10,21 +10,6 @@ pub const MB: f64 = 1e6;
 const VOID: f64 = 0.7;
 /// Above this share of the machine, in percent, what others take is not there to be used.
 const TAKEN: f64 = 5.0;
-
-/// One row.
-pub struct Bound {
-    pub what: String,
-    pub bound: String,
-    pub reached: String,
-    /// `None`: not measured.
-    pub ok: Option<bool>,
-}
-
-impl Bound {
-    pub fn to_json(&self) -> Value {
-        json!({ "what": self.what, "bound": self.bound, "reached": self.reached, "ok": self.ok })
-    }
-}
 
 /// A figure and the unit that it is shown in.
 struct Unit(&'static str, usize);

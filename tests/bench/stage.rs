@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, FromRedisValue, Value};
@@ -11,28 +11,13 @@ use crate::data::{self, Account};
 use crate::process::{Machine, cpu_time};
 use crate::sets::Set;
 use crate::support::child;
+pub use crate::support::child::Running;
 use crate::support::redis_server::RedisServer;
 
 /// The streams, under their default names.
 pub const INPUT: &str = "repo_backfill";
 pub const OUTPUT: &str = "firehose_backfill";
 pub const DEAD_LETTERS: &str = "repo_backfill_dlq";
-
-/// A child that does not outlive its owner.
-pub struct Running(pub Child);
-
-impl Running {
-    pub fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Redis and the server of a set. Both stay for all rounds.
 pub struct Stage {

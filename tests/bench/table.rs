@@ -1,9 +1,11 @@
-//! The two tables, for a terminal and for a README alike.
+//! The table of the sets, beside that of the bounds.
 
 use serde_json::Value;
 
-use crate::bounds::{Bound, MB};
+use crate::bounds::MB;
 use crate::results::{Results, SetResult};
+pub use crate::support::table::bounds;
+use crate::support::table::markdown;
 
 /// So much of the machine, in percent, other processes may use before it is said.
 const LOUD: f64 = 5.0;
@@ -79,29 +81,6 @@ pub fn notes(results: &Results) -> String {
     text
 }
 
-/// The table of the bounds.
-pub fn bounds(bounds: &[Bound]) -> String {
-    let mut rows = vec![
-        ["what", "bound", "reached", "ok"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for bound in bounds {
-        let ok = match bound.ok {
-            Some(true) => "yes",
-            Some(false) => "NO",
-            None => "",
-        };
-        rows.push(vec![
-            bound.what.clone(),
-            bound.bound.clone(),
-            bound.reached.clone(),
-            ok.to_owned(),
-        ]);
-    }
-    markdown(&rows)
-}
-
 /// One line about a set that was just measured.
 pub fn short(set: &SetResult) -> String {
     if let Some(idle) = set.idle {
@@ -140,25 +119,4 @@ fn change(set: &SetResult, previous: Option<&Value>) -> String {
         percent(cpu, "cpu_seconds"),
         percent(wall, "wall_seconds")
     )
-}
-
-/// Columns of equal width; the first is a text, and so is every one with words in it.
-fn markdown(rows: &[Vec<String>]) -> String {
-    let columns = rows[0].len();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, &width)| format!(" {cell:<width$} "))
-            .collect();
-        format!("|{}|\n", cells.join("|"))
-    };
-    let rule: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
-    let mut text = line(&rows[0]);
-    text += &format!("|{}|\n", rule.join("|"));
-    text.extend(rows[1..].iter().map(line));
-    text
 }

@@ -12,6 +12,22 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
+/// A child that ends with its owner.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 type Order = (Command, Sender<io::Result<Child>>);
 
 /// Starts `command` so that the kernel kills it when this process ends, however it ends.

@@ -30,6 +30,7 @@ pub mod monitor;
 pub mod proxy;
 pub mod redis_server;
 pub mod spilled;
+pub mod table;
 pub mod trees;
 pub mod verdicts;
 pub mod wait;
