@@ -19,7 +19,7 @@ use super::network::{DIRECTORY, DIRECTORY_LATENCY, Manner, Network, address, hos
 use super::networks;
 use super::repos::Repos;
 use crate::support::child::{self, Running};
-use crate::support::generator::{Random, did_document};
+use crate::support::generator::{Random, car, did_document};
 
 /// How long a refusal takes at most: a server refuses before it works.
 const REFUSAL: Duration = Duration::from_millis(30);
@@ -338,15 +338,20 @@ impl Exchange<'_> {
         { self.stream }.write_all(&answer)
     }
 
+    /// A CAR with a commit as it should be, and then a block that never becomes whole.
     fn drip(&mut self) -> io::Result<()> {
-        self.status = 200;
-        { self.stream }.write_all(head(200, "", CAR, 1 << 20).as_bytes())?;
+        const BLOCK: usize = 1 << 20;
         let repo = self.site.repos.get(self.account);
-        for drop in repo.body.frames.chunks(DRIP.0).cycle() {
-            { self.stream }.write_all(drop)?;
+        let length = repo.head.len() + BLOCK;
+        let mut start = head(200, "", CAR, length as u64).into_bytes();
+        start.extend_from_slice(&repo.head);
+        start.extend(car::frame(&vec![0; BLOCK])[..8].iter());
+        self.status = 200;
+        { self.stream }.write_all(&start)?;
+        loop {
             thread::sleep(DRIP.1);
+            { self.stream }.write_all(&[0; DRIP.0])?;
         }
-        Ok(())
     }
 
     fn until_the_client_goes(&mut self) -> io::Result<()> {
