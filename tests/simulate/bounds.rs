@@ -154,7 +154,7 @@ fn behind(figures: &Figures, host: usize) -> Bound {
     let of_host = network.hosts[host].repos;
     Bound {
         what: format!(
-            "the time of {of_host} messages behind {of_front} of another host, against a fair share of the workers"
+            "the time of {of_host} messages behind {of_front} of another host, against an equal share of an instance's workers"
         ),
         bound: format!("≤ {SLOWER:.2} × {fair:.1} s"),
         reached: format!("{:.2} × ({taken:.1} s)", taken / fair),

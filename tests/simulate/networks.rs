@@ -74,7 +74,7 @@ pub fn whole(seed: u64) -> Network {
             host_rps: 5,
             host_concurrency: 5,
             max_deferred_secs: 60,
-            http_timeout_secs: 20,
+            http_timeout_secs: 35,
             private_hosts: true,
             patience: Duration::from_secs(400),
         },
@@ -88,9 +88,9 @@ pub fn scarce(seed: u64) -> Network {
     let mut plan = Plan::new(seed);
     plan.host(Manner::Large, Duration::from_millis(400), limit, 2000);
     let behind = plan.host(Manner::Large, Duration::from_millis(150), limit, 100);
-    for _ in 0..15 {
+    for _ in 0..10 {
         let latency = plan.millis(100, 200, 1);
-        plan.host(Manner::Large, latency, limit, 200);
+        plan.host(Manner::Large, latency, limit, 250);
     }
     plan.host(Manner::Metadata, Duration::from_millis(100), limit, 10);
     plan.network(

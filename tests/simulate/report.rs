@@ -7,10 +7,13 @@ use super::bounds::Figures;
 use super::ends::{EVENTS, class};
 use super::log::Entry;
 use super::network::{Deserved, Manner};
+use super::times::Time;
 use crate::support::table::markdown;
 
 /// What a line of the chart stands for.
 const STEP: Duration = Duration::from_secs(5);
+/// How many of the slowest hosts are named.
+const SLOWEST: usize = 8;
 /// The longest bar.
 const BAR: usize = 40;
 
@@ -33,8 +36,28 @@ pub fn all(figures: &Figures) -> String {
         utilisation.busy,
         utilisation.wasted,
         utilisation.share() * 100.0,
-        undeserved(figures),
+        slowest(figures) + &undeserved(figures),
     )
+}
+
+/// The hosts that took longest against what their limits allow.
+fn slowest(figures: &Figures) -> String {
+    let times = figures.times.iter().enumerate();
+    let mut times: Vec<_> = times
+        .filter_map(|(host, time)| Some((host, (*time)?)))
+        .collect();
+    times.sort_by(|(_, one), (_, other)| other.ratio().total_cmp(&one.ratio()));
+    let line = |(host, time): &(usize, Time)| {
+        let it = &figures.run.network.hosts[*host];
+        let taken = time.taken.map_or("never".to_owned(), |it| {
+            format!("{:.1} s", it.as_secs_f64())
+        });
+        let (name, allowed) = (it.manner.name(), time.allowed.as_secs_f64());
+        let messages = it.messages;
+        format!("{name} host {host}, {messages} messages: {taken} against {allowed:.1} s\n")
+    };
+    let lines: String = times.iter().take(SLOWEST).map(line).collect();
+    format!("the slowest:\n{lines}")
 }
 
 /// Throughput over time.

@@ -14,7 +14,7 @@ use redis::Connection;
 use serde_json::json;
 
 use super::ends::{self, Ends};
-use super::log::Entry;
+use super::log::{self, Entry};
 use super::network::{INSTANCES, Network};
 use super::server::{Ports, Server};
 use crate::support::backfiller::binary;
@@ -68,11 +68,14 @@ pub fn run(network: Network, server: Server) -> Run {
     for instance in &mut instances {
         complaints.extend(instance.finish());
     }
+    let log = server.finish();
     if let Some(kept) = env::var_os("SIMULATE_LOGS") {
+        let written = log::write(&log, &folder.path().join("server.log"));
+        written.expect("the log is written");
         keep(folder.path(), Path::new(&kept), network.name);
     }
     Run {
-        log: server.finish(),
+        log,
         ends: ends::read(&mut connection, &network),
         network,
         wall,

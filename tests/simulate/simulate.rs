@@ -1,7 +1,7 @@
 //! `make simulate`: the whole network in small, and two instances of the release binary that work on it.
 //!
 //! Two runs: one with workers enough for every host at its full rate, and one with few workers. SIMULATE_ONLY=whole runs one of them,
-//! SIMULATE_SEED draws another network, SIMULATE_BIN names another binary, SIMULATE_LOGS a folder for the logs of the instances.
+//! SIMULATE_SEED draws another network, SIMULATE_BIN names another binary, SIMULATE_LOGS a folder for the logs of the instances and of the server.
 //! The exit status is 0 only if all is within its bounds.
 
 #[path = "../support/mod.rs"]

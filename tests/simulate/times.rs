@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::log::{Entry, NOBODY};
-use super::network::{Manner, Network};
+use super::network::{DIRECTORY_LATENCY, INSTANCES, Manner, Network};
 
 /// What is not the host's: the input is one queue, and a host cannot be known before the first of its messages has been read, which for
 /// a small one may be the last of all; the second process starts behind the first one; and nobody is asked for much
@@ -76,7 +76,7 @@ pub fn allowed(network: &Network, host: usize) -> Duration {
         Manner::Relay => at_rate(network, host, it.messages),
         // It says nothing until it refuses, so it is asked as fast as the program asks anybody, and then left alone.
         Manner::Wordless => {
-            let set = f64::from(network.settings.host_rps) * super::network::INSTANCES as f64;
+            let set = f64::from(network.settings.host_rps) * INSTANCES as f64;
             let rests = (it.repos - 1) / it.limit.requests as usize;
             it.repos as f64 / set + rests as f64 * COOL_DOWN.as_secs_f64()
         }
@@ -106,11 +106,13 @@ fn at_rate(network: &Network, host: usize, requests: usize) -> f64 {
     by_rate.max(by_concurrency)
 }
 
-/// How long a host may take where the workers do not suffice for all: as long as if they went round all hosts and asked each once in
-/// every round.
+/// How long a host may take where the workers do not suffice for all: as long as if those of one instance went round all hosts and
+/// asked each once in every round, with a look-up for each repo. Of one instance, because messages that lie together in the
+/// input are read in one go and belong to whoever has read them.
 pub fn fair(network: &Network, host: usize) -> Duration {
-    let round: Duration = network.hosts.iter().map(|host| host.latency).sum();
-    let round = round.div_f64(network.workers() as f64);
+    let hosts = network.hosts.iter();
+    let round: Duration = hosts.map(|host| host.latency + DIRECTORY_LATENCY).sum();
+    let round = round.div_f64(network.settings.workers as f64);
     let rounds = round.mul_f64(network.hosts[host].repos as f64);
     allowed(network, host).max(rounds + network.hosts[host].latency + START)
 }
