@@ -1,5 +1,6 @@
 //! What is to be reached, and whether it is.
 
+use super::limits::Spelling;
 use super::network::Manner;
 use super::rates::{self, Rates};
 use super::run::Run;
@@ -68,6 +69,11 @@ fn is_small(manner: Manner) -> bool {
     matches!(manner, Manner::Small(_))
 }
 
+/// Says nothing before it refuses.
+fn is_surprising(manner: Manner) -> bool {
+    matches!(manner, Manner::Small(Spelling::Seconds | Spelling::Date))
+}
+
 fn is_wordless(manner: Manner) -> bool {
     manner == Manner::Wordless
 }
@@ -102,13 +108,25 @@ pub fn check(figures: &Figures) -> Vec<Bound> {
 pub fn rates_of(figures: &Figures) -> Vec<Bound> {
     type Wanted = fn(Manner) -> bool;
     type Share = fn(&Rates) -> f64;
-    let rows: [(&str, Wanted, Share); 5] = [
+    let rows: [(&str, Wanted, Share); 6] = [
         ("large hosts and relays, over 10 s", is_large, |it| it.short),
         ("large hosts and relays, over 30 s", is_large, |it| it.long),
-        ("small hosts, over their windows", is_small, |it| it.own),
-        ("wordless hosts, over their windows", is_wordless, |it| {
-            it.own
-        }),
+        (
+            "small hosts that say what is left, over as long as their windows",
+            |it| is_small(it) && !is_surprising(it),
+            |it| it.own,
+        ),
+        // Such a host cannot be known to have windows before it has refused; so it is its own count that it goes by.
+        (
+            "small hosts that say nothing before they refuse, in their windows",
+            is_surprising,
+            |it| it.counted,
+        ),
+        (
+            "wordless hosts, over as long as their windows",
+            is_wordless,
+            |it| it.own,
+        ),
         ("dead and hostile hosts, over 10 s", is_sick, |it| it.short),
     ];
     let row = |(what, wanted, share): (&str, Wanted, Share)| {

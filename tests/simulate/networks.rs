@@ -186,8 +186,9 @@ fn zipf(count: usize, total: usize, exponent: f64) -> Vec<usize> {
     let sum: f64 = weights.iter().sum();
     let size = |weight: &f64| ((weight / sum * total as f64) as usize).max(1);
     let mut sizes: Vec<usize> = weights.iter().map(size).collect();
-    // What rounding has left over.
-    sizes[0] += total - sizes.iter().sum::<usize>();
+    // What rounding has left over, one for each.
+    let left = total - sizes.iter().sum::<usize>();
+    sizes.iter_mut().take(left).for_each(|size| *size += 1);
     sizes
 }
 

@@ -1,4 +1,5 @@
-//! How many requests each host saw, against what it allows: the worst window of all, wherever it begins.
+//! How many requests each host saw, against what it allows: the worst window of all, wherever it begins, and the worst of those that the
+//! host itself counts.
 
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ const LONG: Duration = Duration::from_secs(30);
 pub struct Rates {
     pub short: f64,
     pub long: f64,
-    /// Over the host's own window, or the short one where that is longer.
+    /// Over any window as long as the host's own, or the short one where that is longer.
     pub own: f64,
+    /// In the host's own windows, each of which begins with the first request behind the one before.
+    pub counted: f64,
 }
 
 /// The rates of each host. A refusal is a request as any other.
@@ -35,6 +38,8 @@ pub fn of_hosts(network: &Network, log: &[Entry]) -> Vec<Rates> {
             short: share(SHORT),
             long: share(LONG),
             own: share(host.limit.window.max(SHORT)),
+            counted: most_counted(&arrivals, host.limit.window) as f64
+                / f64::from(host.limit.requests),
         }
     };
     network.hosts.iter().zip(arrivals).map(of_host).collect()
@@ -49,6 +54,19 @@ pub fn most_within(sorted: &[Duration], window: Duration) -> usize {
             first += 1;
         }
         most = most.max(last + 1 - first);
+    }
+    most
+}
+
+/// The most of these that lie within one of the windows that follow each other.
+pub fn most_counted(sorted: &[Duration], window: Duration) -> usize {
+    let (mut began, mut count, mut most) = (None, 0, 0);
+    for at in sorted {
+        if began.is_none_or(|began| began + window <= *at) {
+            (began, count) = (Some(*at), 0);
+        }
+        count += 1;
+        most = most.max(count);
     }
     most
 }
