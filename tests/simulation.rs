@@ -13,7 +13,7 @@ use std::time::Duration;
 use simulate::bounds::{Figures, ends_of};
 use simulate::network::Manner;
 use simulate::server::Server;
-use simulate::{networks, rates, report, run};
+use simulate::{networks, report, run};
 
 /// How much more than its limit a host may see: on a busy machine, requests that were made one after the other come together.
 const EXCESS: f64 = 1.25;
@@ -48,8 +48,8 @@ fn every_host_is_treated_as_it_wants_and_every_repo_ends_as_it_deserves() {
     not_delayed(&figures);
 }
 
-/// The messages behind those of the first host are done before that one is half done: both hosts allow as much, and it has more than
-/// twice as many.
+/// The messages behind those of the first host are done long before these: both hosts allow as much, and it has more than twice as
+/// many.
 fn not_delayed(figures: &Figures) {
     let network = &figures.run.network;
     let behind = network.behind.expect("a host behind the first");

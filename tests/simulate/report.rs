@@ -86,10 +86,11 @@ fn chart(log: &[Entry]) -> String {
             ended.repos += usize::from(entry.status == 200);
             ended.refused += usize::from(entry.status == 429);
         }
-        for at in place(entry.arrived)..=place(entry.ended) {
+        let (first, last) = (place(entry.arrived), place(entry.ended));
+        for (at, line) in lines.iter_mut().enumerate().take(last + 1).skip(first) {
             let (from, to) = (began + STEP * at as u32, began + STEP * (at as u32 + 1));
             let within = entry.ended.min(to).saturating_sub(entry.arrived.max(from));
-            lines[at].busy += within.as_secs_f64() / STEP.as_secs_f64();
+            line.busy += within.as_secs_f64() / STEP.as_secs_f64();
         }
     }
     let most = lines
