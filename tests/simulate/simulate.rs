@@ -10,6 +10,10 @@ mod support;
 #[path = "mod.rs"]
 mod simulate;
 
+#[path = "../bench/process.rs"]
+#[allow(dead_code, reason = "`make bench` uses the rest")]
+mod process;
+
 use std::env;
 use std::process::ExitCode;
 
@@ -30,14 +34,21 @@ fn main() -> ExitCode {
 }
 
 fn simulate() -> ExitCode {
-    let only = env::var("SIMULATE_ONLY").unwrap_or_default();
-    let seed = env::var("SIMULATE_SEED").unwrap_or_default();
-    let seed = seed.parse().unwrap_or(1);
+    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let only = set("SIMULATE_ONLY");
+    let chosen = |name: &&str| only.as_deref().is_none_or(|only| only == *name);
+    let chosen: Vec<&str> = NETWORKS.into_iter().filter(|name| chosen(name)).collect();
+    let seed = set("SIMULATE_SEED").map_or(Ok(1), |seed| seed.parse());
+    let (Ok(seed), false) = (seed, chosen.is_empty()) else {
+        eprintln!(
+            "SIMULATE_ONLY is one of {}, SIMULATE_SEED a number",
+            NETWORKS.join(", ")
+        );
+        return ExitCode::from(2);
+    };
+    println!("{}\n", process::machine());
     let mut rows = Vec::new();
-    for name in NETWORKS {
-        if !only.is_empty() && only != name {
-            continue;
-        }
+    for name in chosen {
         let network = networks::named(name, seed).expect("one of the networks");
         let server = server::Server::spawn(&network);
         let figures = Figures::of(run::run(network, server));
