@@ -3,33 +3,73 @@
 
 mod support;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use support::backfiller::Backfiller;
 use support::events::{
-    INPUT, OUTPUT, assert_repo, pending, progress_keys, stream_len, take_events, wait_until_drained,
+    INPUT, OUTPUT, assert_repo, pending, progress_keys, stream_len, take_events,
 };
-use support::fixture_server::{Fault, served};
+use support::fixture_server::{Fault, FixtureServer, served};
 use support::generator::Repo;
 use support::hostile::outcomes::{self, DeadEnd};
 use support::hostile::stage::Stage;
-use support::verdicts::{Ended, deliveries, hasty, stop, wait_for_failures};
+use support::verdicts::{ATTEMPTS, Ended, deliveries, hasty, stop, wait_for_failures};
 use support::wait::eventually;
 
-/// Rounds after which a message that were charged would be a dead letter.
-const ROUNDS: usize = 4;
+/// Rounds after which a message that were charged would be a dead letter. A server that says how long to wait is believed so
+/// often in a row, and comes back in time for these.
+const ROUNDS: usize = ATTEMPTS as usize + 1;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Ways in which a server asks to wait.
-fn waits() -> [Fault; 5] {
+/// Asks to wait for a moment.
+fn short_wait(code: u16) -> Fault {
+    Fault::status_with_header(code, "Retry-After", "1")
+}
+
+/// Ways in which a server asks for that.
+fn short_waits() -> [Fault; 4] {
+    [
+        short_wait(429),
+        short_wait(503),
+        Fault::status_with_header(429, "RateLimit-Reset", "1"),
+        Fault::status_with_header(503, "RateLimit-Reset", "1"),
+    ]
+}
+
+/// Ways in which it asks to wait for longer than a test lasts, or does not say for how long.
+fn long_waits() -> [Fault; 6] {
     [
         Fault::status(429),
-        Fault::status_with_header(429, "Retry-After", "0"),
         Fault::status(503),
-        Fault::status_with_header(503, "Retry-After", "0"),
+        Fault::status_with_header(429, "Retry-After", "0"),
+        Fault::status_with_header(503, "Retry-After", "3600"),
         Fault::xrpc(429, "RateLimitExceeded", "slow down"),
+        Fault::xrpc(503, "NotEnoughResources", "slow down"),
     ]
+}
+
+/// Accounts whose servers answer so, each one's its own: whoever asks to wait is not asked for anybody else meanwhile.
+fn refused<const N: usize>(stage: &mut Stage, faults: [Fault; N]) -> [(Repo, FixtureServer); N] {
+    faults.map(|fault| stage.faulty_apart(fault))
+}
+
+fn dids(refused: &[(Repo, FixtureServer)]) -> Vec<String> {
+    refused.iter().map(|(repo, _)| repo.did.clone()).collect()
+}
+
+/// From now on the servers answer as they should, and all are done.
+#[track_caller]
+fn assert_done_when_mended(stage: &mut Stage, refused: &[(Repo, FixtureServer)]) {
+    for (repo, server) in refused {
+        server.clear_fault(&repo.did);
+    }
+    let program = hasty(stage);
+    let ended = Ended::run(stage, program);
+    for (repo, _) in refused {
+        ended.assert_done(&repo.did, &[]);
+    }
+    stage.assert_events(refused.iter().map(|(repo, _)| repo));
 }
 
 /// Runs the program until each account's attempts have failed so often, and ends it.
@@ -57,76 +97,127 @@ fn assert_deferred(stage: &mut Stage, backfiller: &Backfiller, did: &str, before
 }
 
 #[test]
-fn a_server_that_asks_to_wait_is_asked_again_and_charges_nothing() {
+fn a_server_that_asks_to_wait_for_a_moment_is_asked_again_and_charges_nothing() {
     let mut stage = Stage::new();
-    let mut repos = waits().map(|fault| stage.faulty(fault)).to_vec();
-    let dids: Vec<_> = repos.iter().map(|repo| repo.did.clone()).collect();
+    let mut refused = Vec::from(refused(&mut stage, short_waits()));
     // One attempt was charged before.
-    let sequence = [vec![Fault::status(500)], vec![Fault::status(429); 100]];
-    repos.push(stage.faulty(Fault::Then(sequence.concat())));
-    let charged = repos[repos.len() - 1].did.clone();
+    let sequence = [vec![Fault::status(500)], vec![short_wait(429); 100]].concat();
+    let (charged, server) = stage.faulty_apart(Fault::Then(sequence));
 
-    let first = run_until_failed(
-        &stage,
-        &[&dids[..], std::slice::from_ref(&charged)].concat(),
-        ROUNDS + 1,
-    );
+    let dids = dids(&refused);
+    let backfiller = hasty(&stage).start();
     for did in &dids {
-        assert_deferred(&mut stage, &first, did, 0);
+        wait_for_failures(&backfiller, did, ROUNDS);
     }
-    assert_deferred(&mut stage, &first, &charged, 1);
+    wait_for_failures(&backfiller, &charged.did, 1 + ROUNDS);
+    let backfiller = stop(backfiller);
+    for did in &dids {
+        assert_deferred(&mut stage, &backfiller, did, 0);
+    }
+    assert_deferred(&mut stage, &backfiller, &charged.did, 1);
+    for (repo, server) in &refused {
+        let requests = server.requests().into_iter();
+        let times: Vec<_> = requests.map(|request| request.at).collect();
+        let waited = |pair: &[Instant]| pair[1] - pair[0] >= Duration::from_secs(1);
+        assert!(times.windows(2).all(waited), "{}: {times:?}", repo.did);
+    }
     assert!(stream_len(&mut stage.connection, OUTPUT) == 0);
+    refused.push((charged, server));
+    assert_done_when_mended(&mut stage, &refused);
+}
 
-    for repo in &repos {
-        stage.server.clear_fault(&repo.did);
+/// One process would not ask a second time for as long as a test lasts.
+#[test]
+fn a_server_that_asks_to_wait_for_long_is_asked_again_and_charges_nothing() {
+    let mut stage = Stage::new();
+    let refused = refused(&mut stage, long_waits());
+    for round in 1..=ROUNDS {
+        let backfiller = run_until_failed(&stage, &dids(&refused), 1);
+        for (repo, server) in &refused {
+            assert_deferred_once(&mut stage, &backfiller, &repo.did);
+            assert_eq!(server.repo_requests(&repo.did), round);
+        }
     }
-    let second = hasty(&stage).start();
-    wait_until_drained(&mut stage.connection);
-    let second = stop(second);
-    let ended = Ended::see(&mut stage, &[second]);
-    for repo in &repos {
-        ended.assert_done(&repo.did, &[]);
-    }
-    stage.assert_events(&repos);
+    assert_done_when_mended(&mut stage, &refused);
 }
 
 #[test]
 fn a_directory_that_cannot_be_asked_charges_nothing() {
     let mut stage = Stage::new();
-    let mut repos = Vec::new();
-    for status in [429, 500, 503] {
-        for with_host in [true, false] {
-            let repo = stage.account();
-            stage.server.put_document_status(&repo.did, status, "");
-            let url = stage.server.url();
-            stage.enqueue(&repo.did, with_host.then_some(url.as_str()));
-            repos.push(repo);
-        }
-    }
+    let repos = [true, false].map(|with_host| {
+        let repo = stage.account();
+        stage.server.put_document_status(&repo.did, 500, "");
+        let url = stage.server.url();
+        stage.enqueue(&repo.did, with_host.then_some(url.as_str()));
+        repo
+    });
     let dids: Vec<_> = repos.iter().map(|repo| repo.did.clone()).collect();
     let first = run_until_failed(&stage, &dids, ROUNDS);
     for did in &dids {
         assert_deferred(&mut stage, &first, did, 0);
     }
-    // From now on nobody answers in its place.
+    // From now on nobody answers in its place; after a few more attempts, it is not tried for a while.
     let dead_end = DeadEnd::new();
-    let program = hasty(&stage).env("BACKFILLER_PLC_URL", dead_end.url());
-    let second = program.start();
-    for did in &dids {
-        wait_for_failures(&second, did, ROUNDS);
+    for _ in 0..ROUNDS {
+        let program = hasty(&stage).env("BACKFILLER_PLC_URL", dead_end.url());
+        let second = program.start();
+        for did in &dids {
+            wait_for_failures(&second, did, 1);
+        }
+        let second = stop(second);
+        for outcome in outcomes::so_far(&second) {
+            assert_eq!(outcome.how, "deferred", "{}", outcome.line);
+            assert_eq!(outcome.number("attempt"), 1);
+        }
+        for did in &dids {
+            assert_eq!(deliveries(&mut stage, did), 0, "{did}");
+        }
     }
-    let second = stop(second);
-    for repo in &repos {
-        assert_deferred(&mut stage, &second, &repo.did, 0);
+    assert_done_with_documents(&mut stage, &repos);
+}
+
+#[test]
+fn a_directory_that_asks_to_wait_charges_nothing() {
+    for status in [429, 503] {
+        for with_host in [true, false] {
+            let mut stage = Stage::new();
+            let (repo, url) = (stage.account(), stage.server.url());
+            stage.server.put_document_status(&repo.did, status, "");
+            stage.enqueue(&repo.did, with_host.then_some(url.as_str()));
+            // One process would not ask a second time for as long as a test lasts.
+            for round in 1..=ROUNDS {
+                let backfiller = run_until_failed(&stage, std::slice::from_ref(&repo.did), 1);
+                assert_deferred_once(&mut stage, &backfiller, &repo.did);
+                assert_eq!(stage.server.document_requests(&repo.did), round);
+            }
+            assert_done_with_documents(&mut stage, &[repo]);
+        }
+    }
+}
+
+/// The one attempt of this process was deferred, and nothing was charged.
+#[track_caller]
+fn assert_deferred_once(stage: &mut Stage, backfiller: &Backfiller, did: &str) {
+    let outcomes = outcomes::so_far(backfiller);
+    let outcome = outcomes::of(&outcomes, did);
+    assert_eq!(outcome.how, "deferred", "{}", outcome.line);
+    assert_eq!(outcome.number("attempt"), 1);
+    assert_eq!(deliveries(stage, did), 0, "{did}");
+}
+
+/// The directory answers as it should again, and all are done.
+#[track_caller]
+fn assert_done_with_documents(stage: &mut Stage, repos: &[Repo]) {
+    for repo in repos {
         let document = repo.did_document(&stage.server.url());
         stage.server.put_document(&repo.did, document);
     }
-    let program = hasty(&stage);
-    let ended = Ended::run(&mut stage, program);
-    for repo in &repos {
+    let program = hasty(stage);
+    let ended = Ended::run(stage, program);
+    for repo in repos {
         ended.assert_done(&repo.did, &[]);
     }
-    stage.assert_events(&repos);
+    stage.assert_events(repos);
 }
 
 /// Sets back since when the message, the only one there is, has been deferred.
@@ -153,10 +244,7 @@ fn set_back(stage: &mut Stage, age: Duration) {
 /// A stage with one message that was deferred, and that had so many attempts before.
 fn deferred(before: usize) -> (Stage, Repo) {
     let mut stage = Stage::new();
-    let sequence = [
-        vec![Fault::status(500); before],
-        vec![Fault::status(429); 100],
-    ];
+    let sequence = [vec![Fault::status(500); before], vec![short_wait(429); 100]];
     let repo = stage.faulty(Fault::Then(sequence.concat()));
     run_until_failed(&stage, std::slice::from_ref(&repo.did), before + 1);
     (stage, repo)
@@ -193,13 +281,14 @@ fn what_waits_for_a_minute_less_goes_on_waiting() {
 fn what_was_tried_in_between_waits_anew() {
     let (mut stage, repo) = deferred(0);
     set_back(&mut stage, 80 * HOUR);
-    let sequence = [vec![Fault::status(500)], vec![Fault::status(503); ROUNDS]];
+    const DEFERRED: usize = ROUNDS - 1;
+    let sequence = [vec![Fault::status(500)], vec![short_wait(503); DEFERRED]];
     stage
         .server
         .set_fault(&repo.did, Fault::Then(sequence.concat()));
     let program = hasty(&stage);
     let ended = Ended::run(&mut stage, program);
-    let failed = [vec!["network"], vec!["deferred"; ROUNDS]].concat();
+    let failed = [vec!["network"], vec!["deferred"; DEFERRED]].concat();
     ended.assert_done(&repo.did, &failed);
     stage.assert_events([&repo]);
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use super::backfiller::Builder;
-use super::fixture_server::{Fault, FixtureServer};
+use super::fixture_server::Fault;
 use super::generator::Repo;
 use super::hostile::outcomes::{self, Outcome};
 use super::hostile::stage::Stage;
