@@ -162,6 +162,11 @@ impl Gate {
         self.times
     }
 
+    /// The time that the answer to a request belongs to which is made now.
+    pub fn time(&self) -> u64 {
+        self.times
+    }
+
     /// Another request by whoever has begun one already and not ended it.
     pub fn take(&mut self, now: Instant) {
         self.used = now;

@@ -245,25 +245,24 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The request is made now.
+    /// The request is made now, which may be long after the permit was given.
     pub fn begin(&mut self) {
         self.used = true;
         let now = Instant::now();
+        let mut state = lock(&self.gate.state);
+        self.time = state.time();
         if now.saturating_duration_since(self.given) > TOKEN_TIME {
-            lock(&self.gate.state).take(now);
+            state.take(now);
         }
     }
 
-    /// For another request at the same host, if it may be made now.
+    /// For a request at its host, the first or another, if it may be made now: the host may have closed since the permit was given.
     pub fn renew(&mut self) -> bool {
         let now = Instant::now();
         let mut state = lock(&self.gate.state);
-        if !self.used {
-            return true;
-        }
-        // The slot is there already, and does not count against the token.
-        let free = !state.is_closed(now) && state.has_token(now);
-        if free {
+        // The slot is there already, and so is the token of the first one.
+        let free = !state.is_closed(now) && (!self.used || state.has_token(now));
+        if free && self.used {
             state.take(now);
             self.given = now;
             self.used = false;

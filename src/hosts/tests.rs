@@ -124,3 +124,49 @@ fn hosts_that_need_no_remembering_are_forgotten_and_others_are_not() {
     }
     assert!(hosts.gate(&troubled).is_closed(Instant::now()));
 }
+
+/// A gate that lets two in.
+fn gate() -> HostGate {
+    let cli = Cli {
+        consumer: Some("one".to_owned()),
+        ..Cli::default()
+    };
+    let hosts = Hosts::new(&Arc::new(Config::from_cli(&cli).unwrap()));
+    hosts.gate(&Key::host("10.0.0.1:80", true))
+}
+
+fn permits(gate: &HostGate) -> Permits {
+    Permits {
+        host: gate.permit(Instant::now()),
+        look_up: None,
+    }
+}
+
+#[test]
+fn a_permit_from_before_is_of_no_use_while_its_host_is_closed() {
+    let gate = gate();
+    let (mut first, mut second) = (permits(&gate), permits(&gate));
+    let mut permit = first.take(&gate).unwrap();
+    permit.begin();
+    permit.answered(429, &Limits::default());
+    assert!(second.take(&gate).is_none());
+    assert!(second.host.is_none(), "its slot is free again");
+}
+
+#[test]
+fn a_request_that_was_made_after_the_host_had_closed_closes_it_again() {
+    let gate = gate();
+    let [mut before, mut after] = [(), ()].map(|()| gate.permit(Instant::now()).unwrap());
+    before.begin();
+    before.answered(429, &Limits::default());
+    let opens = || match gate.allowance(Instant::now()) {
+        Allowance::From(time) => time,
+        allowance => panic!("{allowance:?}"),
+    };
+    let once = opens();
+    before.answered(429, &Limits::default());
+    assert_eq!(opens(), once, "refused together");
+    after.begin();
+    after.answered(429, &Limits::default());
+    assert!(opens() > once, "refused again");
+}
