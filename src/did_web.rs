@@ -87,7 +87,7 @@ impl WebDocuments {
                 .map_err(|e| match e {
                     ureq::Error::Other(e) if e.is::<Refusal>() => never(&e),
                     e => {
-                        if is_unreachable(&e) {
+                        if is_unreachable(&e, left > LOOK_UP_TIMEOUT / 2) {
                             permit.unreachable();
                         }
                         failed(&e).into()

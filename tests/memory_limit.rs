@@ -8,7 +8,7 @@ use redis::Connection;
 
 use support::events::{INPUT, OUTPUT, assert_repo, pending, stream_len, take_events};
 use support::hostile::outcomes::assert_none_failed;
-use support::instances::{Queue, has_said, summary};
+use support::instances::{Queue, summary};
 use support::wait::eventually;
 
 /// More than one chunk needs, and less than the repo.

@@ -51,13 +51,14 @@ pub fn of_transport(host: &Host, error: &ureq::Error) -> JobError {
 }
 
 /// Whether the error means that the host was not reached or did not answer, and not that we would not wait or would not ask.
-pub fn is_unreachable(error: &ureq::Error) -> bool {
-    !matches!(
-        error,
-        ureq::Error::Timeout(ureq::Timeout::Global)
-            | ureq::Error::Other(_)
-            | ureq::Error::BadUri(_)
-    )
+///
+/// `was_patient`: it had most of the time that a download may take as a whole.
+pub fn is_unreachable(error: &ureq::Error, was_patient: bool) -> bool {
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Global) => was_patient,
+        ureq::Error::Other(_) | ureq::Error::BadUri(_) => false,
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +69,16 @@ mod tests {
     fn reason(status: u16, body: &str) -> Reason {
         let host = Host::parse("pds.example", ChosenBy::Operator).unwrap();
         of_status(&host, status, body.as_bytes()).reason
+    }
+
+    #[test]
+    fn a_host_is_to_blame_for_its_silence_and_not_for_our_haste() {
+        let timeout = ureq::Error::Timeout;
+        assert!(is_unreachable(&timeout(ureq::Timeout::Connect), false));
+        assert!(is_unreachable(&timeout(ureq::Timeout::Global), true));
+        assert!(!is_unreachable(&timeout(ureq::Timeout::Global), false));
+        assert!(is_unreachable(&ureq::Error::HostNotFound, false));
+        assert!(!is_unreachable(&ureq::Error::Other("refused".into()), true));
     }
 
     #[test]

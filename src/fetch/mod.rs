@@ -100,6 +100,7 @@ pub struct Fetcher {
     policy: AddressPolicy,
     resolver: Resolver,
     max_bytes: u64,
+    whole: Duration,
     hosts: Arc<Hosts>,
 }
 
@@ -118,6 +119,7 @@ impl Fetcher {
             policy,
             resolver: resolver.clone(),
             max_bytes: config.max_repo_bytes,
+            whole: config.http_timeout,
             hosts: Arc::clone(hosts),
         }
     }
@@ -164,7 +166,8 @@ impl Fetcher {
                 .build()
                 .call()
                 .map_err(|e| {
-                    if error::is_unreachable(&e) {
+                    let was_patient = left > self.whole / 2;
+                    if error::is_unreachable(&e, was_patient) {
                         permit.unreachable();
                     }
                     error::of_transport(host, &e)

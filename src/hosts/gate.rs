@@ -29,6 +29,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const REFUSALS_BELIEVED: u32 = 3;
 /// So many failures at the connection level in a row open the circuit: fewer may be one bad moment.
 const FAILURES: u32 = 5;
+/// How much of what a host says is left is spread until the reset: others may ask at the same time, and moments are said in whole
+/// seconds.
+const SPREAD: f64 = 0.95;
 /// How long a host is remembered that has never closed its gate; the others are for the longest pause.
 const KEPT: Duration = Duration::from_secs(60);
 /// In flight at a host without a cap, slow start is over.
@@ -205,7 +208,8 @@ impl Gate {
             .map(|reset| reset.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
         match (limits.remaining, reset) {
             (Some(left), Some(reset)) if left > 0 => {
-                self.pace = Some((left as f64 / reset.as_secs_f64(), now + reset));
+                let rate = left as f64 / reset.as_secs_f64();
+                self.pace = Some((rate * SPREAD, now + reset));
             }
             (Some(0), Some(reset)) if !matches!(status, 429 | 503) => {
                 self.close(now + reset, now);

@@ -214,7 +214,7 @@ fn nothing_left_closes_until_the_reset_and_what_is_left_is_spread() {
             begun += 1;
         }
     }
-    assert!((20..=22).contains(&begun), "{begun} in 40 s at 30 a minute");
+    assert!((19..=21).contains(&begun), "{begun} in 40 s at 30 a minute");
     host.pass(20.0);
     host.gate.begin(host.now);
     host.gate.end(true);
