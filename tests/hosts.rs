@@ -129,16 +129,22 @@ fn a_name_on_a_private_address_needs_permission() {
     assert_eq!(stage.run_one(program), "done");
     assert_eq!(pds.requests().len(), 1);
 
-    let mut stage = Stage::new();
-    let repo = stage.account();
-    stage.enqueue(&repo.did, Some(&format!("http://{name}:{port}")));
-    redirected(&mut stage, 302, |repo| {
-        format!("https://{name}:{port}{GET_REPO}?did={}", repo.did)
-    });
-    let program = stage.program();
-    for outcome in stage.run(program) {
-        assert_ne!(outcome.how, "done");
-        assert!(outcome.line.contains("not permitted"), "{}", outcome.line);
+    // One at a time: a host that is not known yet is asked for one repo only.
+    for by_redirect in [false, true] {
+        let mut stage = Stage::new();
+        if by_redirect {
+            redirected(&mut stage, 302, |repo| {
+                format!("https://{name}:{port}{GET_REPO}?did={}", repo.did)
+            });
+        } else {
+            let repo = stage.account();
+            stage.enqueue(&repo.did, Some(&format!("http://{name}:{port}")));
+        }
+        let program = stage.program();
+        for outcome in stage.run(program) {
+            assert_ne!(outcome.how, "done");
+            assert!(outcome.line.contains("not permitted"), "{}", outcome.line);
+        }
     }
     assert_eq!(pds.requests().len(), 1, "only with permission");
 }
