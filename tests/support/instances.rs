@@ -39,8 +39,8 @@ impl Queue {
         }
     }
 
-    /// An instance of this name: one worker, and so at most three messages at a time (one in work, one in the channel, one in the
-    /// reader's hand); a lease of a second, and backoffs that are shorter than that.
+    /// An instance of this name: one worker, and so at most ten messages at a time (one in work, one in the channel, eight that the
+    /// reader holds); a lease of a second, and backoffs that are shorter than that.
     pub fn instance(&self, name: &str) -> Builder {
         Backfiller::builder(&self.redis, &self.server)
             .env("BACKFILLER_CONSUMER", name)
