@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test soak fuzz bench simulate micro profile run lint fixtures
+.PHONY: help demo test soak fuzz bench simulate plan micro profile run lint fixtures
 
 help:
 	@echo 'make demo      build, start a private Redis and a server with signed repos, backfill them, show the events'
@@ -12,6 +12,7 @@ help:
 	@echo 'make fuzz      mutants of repos for FUZZ_SECONDS (300) or FUZZ_MUTANTS, from FUZZ_SEED (random) on; FUZZ_ONLY: one of them'
 	@echo 'make bench     what the release binary costs, against the floor; BENCH_SETS=100k,small: these sets, BENCH_BIN: another binary'
 	@echo 'make simulate  the whole network in small: 300 hosts, 20,000 repos, two instances; SIMULATE_ONLY=scarce: one of its runs'
+	@echo 'make plan      what REPOS (45000000) would take, from what was measured here and what hosts allow; each figure is a variable'
 	@echo 'make micro     what each stage of a repo costs alone; MICRO=prove: this stage'
 	@echo 'make profile   instructions per record and where they go, in target/profile; PROFILE_SET=10k: another set'
 	@echo 'make run       the release binary against REDIS_URL (or a private Redis whose data stays in .run/)'
@@ -44,6 +45,10 @@ bench:
 simulate:
 	@tests/support/ensure-redis.sh >/dev/null
 	$(CARGO) bench --locked --bench simulate
+
+plan:
+	@tests/support/ensure-redis.sh >/dev/null
+	$(CARGO) bench --locked --bench backfill -- plan
 
 micro:
 	$(CARGO) bench --locked --bench micro -- $(MICRO)

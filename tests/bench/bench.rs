@@ -5,18 +5,21 @@
 //! straight line of the same work without anything around it. It prints one table of the sets and one of the bounds
 //! ([`bounds`]), and keeps the figures in `target/bench/last.json` to print the change the next time ([`results`]).
 //!
-//! `make profile` has the same set up, and a tool that looks into the program ([`profile`]).
+//! `make profile` has the same set up, and a tool that looks into the program ([`profile`]). `make plan` says what the figures mean
+//! for the whole network ([`plan`]).
 //!
 //! Nothing here counts time or memory of its own process: each process that is measured is a child, and its CPU time is what
 //! the kernel has charged to it. `BENCH_SETS=100k,small` selects sets, `BENCH_BIN` names another binary to measure. The exit status is 0
 //! only if everything that was measured is within its bound.
 
 mod bounds;
+mod consume;
 mod data;
 mod floor;
 mod idle;
 mod measure;
 mod mix;
+mod plan;
 mod process;
 mod profile;
 mod profiled;
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Some("serve") => serve::main(&arguments[1..]),
         Some("floor") => floor::main(&arguments[1..]),
         Some("profile") => profile::main(),
+        Some("plan") => plan::main(),
         // cargo itself adds `--bench`.
         _ => bench(),
     }

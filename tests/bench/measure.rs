@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::consume;
 use crate::data::Store;
 use crate::process::{Machine, cores, cpu_time, folder, peak_rss};
 use crate::reference::{self, others};
@@ -70,6 +71,8 @@ pub fn measure(set: &Set, store: &Store) -> SetResult {
             assert!(same, "the floor writes other events than the program");
         }
         if set.encoded {
+            let consumed = consume::run(&mut stage);
+            result.consumed = Some(consumed.at_best(result.consumed));
             let redis = reference::encoded(&mut stage, records);
             result.encoded = Some(result.encoded.map_or(redis, |least| redis.min(least)));
         }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use crate::bounds::Bound;
+use crate::consume::Consumed;
 use crate::process::{folder, machine};
 
 /// Times in seconds, sizes in bytes, of one run over a set.
@@ -90,6 +91,8 @@ pub struct SetResult {
     pub floor: Option<Figures>,
     /// Redis's CPU time for the same pipelines, encoded before.
     pub encoded: Option<f64>,
+    /// What a consumer of the output costs Redis.
+    pub consumed: Option<Consumed>,
     pub rate: Option<Rate>,
     pub idle: Option<Idle>,
 }
@@ -119,6 +122,7 @@ impl SetResult {
             "ours": self.ours.to_json(),
             "floor": self.floor.map(Figures::to_json),
             "redis_cpu_seconds_of_encoded": self.encoded,
+            "consumed": self.consumed.map(|consumed| json!({ "redis_cpu_seconds": consumed.redis, "stream_bytes": consumed.bytes })),
             "rate": self.rate.map(|rate| json!({ "repos_per_second": rate.repos, "machine_used": rate.machine })),
             "idle": self.idle.map(|idle| json!({ "core_used": idle.share, "rss_bytes": idle.rss })),
         })

@@ -8,7 +8,7 @@ pub use crate::support::table::bounds;
 use crate::support::table::markdown;
 
 /// So much of the machine, in percent, other processes may use before it is said.
-const LOUD: f64 = 5.0;
+pub const LOUD: f64 = 5.0;
 
 /// The table of the sets; where there was a run before, with the change of CPU time and wall against it.
 pub fn sets(results: &Results, previous: Option<&Value>) -> String {
