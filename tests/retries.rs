@@ -101,7 +101,8 @@ fn flood_of_retries(new_host: Option<&FixtureServer>) {
     assert!(first <= HOPELESS / 2, "{first} retries before them");
     let between = last - first + 1 - repos.len();
     assert!(between >= 5, "{between} retries in between");
-    assert!(between <= 3 * repos.len(), "{between} retries in between");
+    // The last of them may have been enqueued behind a look for new messages.
+    assert!(between <= HOPELESS / 2, "{between} retries in between");
 }
 
 #[test]
