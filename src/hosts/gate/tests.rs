@@ -361,3 +361,44 @@ fn a_gate_can_be_forgotten_soon_and_one_that_was_closed_after_the_longest_pause(
     host.pass(601.0);
     assert!(host.gate.is_idle(host.now));
 }
+
+/// Since when a host is in trouble is known only as long as somebody asks it.
+#[test]
+fn a_host_that_was_not_asked_for_long_is_not_given_up_for_it() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(1);
+    host.ask_in_vain();
+    host.pass(80.0 * 3600.0);
+    host.ask(429, &Limits::default());
+    assert_eq!(
+        host.closed_for(),
+        30.0,
+        "one bad moment, and days later one refusal"
+    );
+    host.pass(71.0 * 3600.0);
+    (0..5).for_each(|_| host.ask_in_vain());
+    assert!(matches!(host.gate.allowance(host.now), Allowance::From(_)));
+}
+
+#[test]
+fn a_late_success_ends_neither_the_slow_start_nor_the_doubling() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(10);
+    for pause in [30.0, 60.0] {
+        let early = host.gate.begin(host.now);
+        let late: Vec<_> = (0..8).map(|_| host.gate.begin(host.now)).collect();
+        host.gate.answered(early, 429, &Limits::default(), host.now);
+        host.gate.end(true);
+        for time in late {
+            host.gate.answered(time, 200, &Limits::default(), host.now);
+            host.gate.completed(time);
+            host.gate.end(true);
+        }
+        assert_eq!(host.closed_for(), pause);
+        host.pass(pause + 10.0);
+        assert_eq!(host.room(), 1, "one tries");
+        host.gate.begin(host.now);
+        assert_eq!(host.gate.allowance(host.now), Allowance::WhenOneEnds);
+        host.gate.end(false);
+    }
+}
