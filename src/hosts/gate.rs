@@ -65,6 +65,13 @@ pub enum Allowance {
     GivenUp(Instant),
 }
 
+/// A time of nothing but refusals and failures.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    since: Instant,
+    last: Instant,
+}
+
 /// The state of one host.
 #[derive(Debug)]
 pub struct Gate {
@@ -84,8 +91,7 @@ pub struct Gate {
     failures: u32,
     /// How often the circuit has opened in a row.
     opened: u32,
-    /// Since when there has been nothing but refusals and failures.
-    trouble_since: Option<Instant>,
+    trouble: Option<Trouble>,
     used: Instant,
 }
 
@@ -104,7 +110,7 @@ impl Gate {
             refusals: 0,
             failures: 0,
             opened: 0,
-            trouble_since: None,
+            trouble: None,
             used: now,
         }
     }
@@ -130,8 +136,8 @@ impl Gate {
     pub fn allowance(&mut self, now: Instant) -> Allowance {
         if let Some(until) = self.closed_until.filter(|until| now < *until) {
             let limit = self.rules.max_deferred.unwrap_or(Duration::MAX);
-            return match self.trouble_since {
-                Some(since) if now.saturating_duration_since(since) >= limit => {
+            return match self.trouble {
+                Some(Trouble { since, .. }) if now.saturating_duration_since(since) >= limit => {
                     Allowance::GivenUp(since)
                 }
                 _ => Allowance::From(until),
@@ -226,12 +232,15 @@ impl Gate {
             self.refused(time, limits, now);
             return;
         }
-        (self.refusals, self.failures, self.opened) = (0, 0, 0);
-        self.trouble_since = None;
+        // One that was begun before says nothing about the time since.
+        if time == self.times {
+            (self.refusals, self.failures, self.opened) = (0, 0, 0);
+            self.trouble = None;
+        }
     }
 
     fn refused(&mut self, time: u64, limits: &Limits, now: Instant) {
-        self.trouble_since.get_or_insert(now);
+        self.troubled(now);
         let asked = limits.wait();
         if time != self.times {
             // Refused together with one that has closed the gate; but it may be told more.
@@ -254,13 +263,21 @@ impl Gate {
         if time != self.times {
             return;
         }
-        self.trouble_since.get_or_insert(now);
+        self.troubled(now);
         self.failures += 1;
         if self.failures >= FAILURES || self.opened > 0 {
             let until = now + self.pause(self.opened);
             self.opened += 1;
             self.start_again(until, now);
         }
+    }
+
+    /// Another refusal or failure. Of a host that nobody has asked for two of the longest pauses it is not known that it has been in
+    /// trouble all the time.
+    fn troubled(&mut self, now: Instant) {
+        let known = |it: &Trouble| now.saturating_duration_since(it.last) <= 2 * LONGEST_PAUSE;
+        let since = self.trouble.filter(known).map_or(now, |it| it.since);
+        self.trouble = Some(Trouble { since, last: now });
     }
 
     /// Closes the gate; behind it, one request tries.
