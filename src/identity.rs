@@ -150,7 +150,9 @@ impl Identities {
             self.ask_directory(did, permit)?
         } else if did.starts_with("did:web:") {
             let host = host_of(did).map_err(|e| no_identity(did, e))?;
-            let permit = permits.take(&self.hosts.gate(&host.key()));
+            let gate = self.hosts.gate(&host.key());
+            // As with the directory: the repo may have been downloaded from the same host just now.
+            let permit = permits.take(&gate).or_else(|| gate.permit_in_advance());
             let permit = permit.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), None)))?;
             self.ask_web(did, permit)?
         } else {
