@@ -194,11 +194,13 @@ impl Fetcher {
                     ..Permits::default()
                 };
                 let gate = self.hosts.gate(&host.key());
-                let again = permits.take(&gate);
-                permit = again.ok_or_else(|| {
-                    let host = host.clone();
-                    Stopped::Busy(Busy::new(host.key(), Some(Learnt { host, hops: *hops })))
-                })?;
+                let learnt = learnt(&url, host, *hops, did);
+                let again = permits.take(&gate).or_else(|| {
+                    // Whoever comes back later would have to begin anew, so a token that is not there yet is owed.
+                    let is_elsewhere = learnt.is_none();
+                    is_elsewhere.then(|| gate.permit_in_advance()).flatten()
+                });
+                permit = again.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), learnt)))?;
                 continue;
             }
             if status.as_u16() != 200 {
@@ -207,8 +209,7 @@ impl Fetcher {
                 if error.class() != Class::Deferred {
                     return Err(error.into());
                 }
-                let (key, host, hops) = (host.key(), host.clone(), *hops);
-                let learnt = Some(Learnt { host, hops });
+                let (key, learnt) = (host.key(), learnt(&url, host, *hops, did));
                 return Err(Stopped::Busy(Busy { key, learnt, error }));
             }
             return Ok(self.download(host.clone(), response, permit, slot)?);
@@ -301,6 +302,17 @@ fn too_large(max_bytes: u64) -> JobError {
 /// A header's value, where it is text.
 pub fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The host as the one to ask from now on; `None` where it was to be asked for something else than getRepo, which only the
+/// redirect knows.
+fn learnt(url: &Url, host: &Host, hops: usize, did: &str) -> Option<Learnt> {
+    let plain = host.get_repo(did);
+    let is_plain = url.path() == plain.path() && url.query_pairs().eq(plain.query_pairs());
+    is_plain.then(|| Learnt {
+        host: host.clone(),
+        hops,
+    })
 }
 
 fn redirect_target(url: &Url, headers: &HeaderMap) -> Option<Url> {
