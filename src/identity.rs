@@ -151,8 +151,9 @@ impl Identities {
         } else if did.starts_with("did:web:") {
             let host = host_of(did).map_err(|e| no_identity(did, e))?;
             let gate = self.hosts.gate(&host.key());
-            // As with the directory: the repo may have been downloaded from the same host just now.
-            let permit = permits.take(&gate).or_else(|| gate.permit_in_advance());
+            let late = permits.late;
+            let permit = permits.take(&gate);
+            let permit = permit.or_else(|| late.then(|| gate.permit_in_advance()).flatten());
             let permit = permit.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), None)))?;
             self.ask_web(did, permit)?
         } else {

@@ -213,6 +213,11 @@ impl Worker {
     fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
         let did = &job.message.did;
         self.deadline = Instant::now() + self.shared.config.http_timeout;
+        if did.starts_with("did:web:") {
+            // Its server has limits as well, and has no part in what the reader gives out: so before the download.
+            self.slot.enter(Phase::Identity);
+            self.resolve(did)?;
+        }
         let mut source = match (&job.learnt, &job.message.host) {
             (Some(learnt), _) => learnt.clone(),
             (None, Some(host)) => Learnt::at_once(host.clone()),
@@ -253,6 +258,7 @@ impl Worker {
         let Some(permit) = self.permits.take(&gate) else {
             return Err(Stopped::Busy(Busy::at(source.clone())));
         };
+        self.permits.late = true;
         let Learnt { host, hops } = source;
         let asked = Asked { host, hops, permit };
         let mut download = self
@@ -411,7 +417,15 @@ impl Worker {
             (self.permits, self.given_up) = match pass {
                 Pass::Permits { host, look_up } => {
                     let host = Some(host);
-                    (Permits { host, look_up }, None)
+                    let late = false;
+                    (
+                        Permits {
+                            host,
+                            look_up,
+                            late,
+                        },
+                        None,
+                    )
                 }
                 Pass::GivenUp(since) => (Permits::default(), Some(since)),
             };

@@ -143,7 +143,7 @@ fn an_entry_deleted_while_its_attempt_fails_is_counted() {
     queue.delete(&message);
     // Whoever holds a download and goes away breaks it off.
     queue.server = FixtureServer::start();
-    one.wait_for_line(|line| line.contains("deferred did="));
+    one.wait_for_line(|line| line.contains("failed did=") || line.contains("deferred did="));
     assert_counted(&mut queue, one, &message);
 }
 

@@ -313,6 +313,8 @@ pub struct Permits {
     pub host: Option<Permit>,
     /// At the directory.
     pub look_up: Option<Permit>,
+    /// Whether the repo is being downloaded or is there: what is needed further is owed, for it is not to be downloaded again.
+    pub late: bool,
 }
 
 impl Permits {

@@ -96,7 +96,7 @@ fn one_permit_serves_one_request_and_another_at_the_same_host_needs_another_toke
     let other = hosts.gate(&Key::host("other.example:443", false));
     let mut permits = Permits {
         host: gate.permit(Instant::now()),
-        look_up: None,
+        ..Permits::default()
     };
     assert!(
         permits
@@ -138,7 +138,7 @@ fn gate() -> HostGate {
 fn permits(gate: &HostGate) -> Permits {
     Permits {
         host: gate.permit(Instant::now()),
-        look_up: None,
+        ..Permits::default()
     }
 }
 
