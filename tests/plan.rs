@@ -73,6 +73,8 @@ fn the_largest_host_allows_its_rate_to_each_address() {
     // 300 repos a second of 2.002 s each are 601 workers: 201 at each of the three addresses.
     assert_close(figures.plan().instances, 3.0);
     assert_close(figures.plan().workers, 603.0);
+    let memory = 3.0 * BUDGET + 603.0 * MEMORY_OF_A_WORKER;
+    assert_close(figures.plan().memory, memory);
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Figures {
         let workers = (rate * self.job()).ceil();
         // As many at each address, so that each has the same part of a host's rate.
         let of_an_address = (workers / self.addresses / WORKERS_OF_AN_INSTANCE).ceil();
-        let instances = self.addresses * of_an_address.max(1.0);
+        let instances = self.addresses * of_an_address;
         let workers = (workers / instances).ceil() * instances;
         Plan {
             binds,

@@ -141,7 +141,7 @@ fn name(bound: Bound) -> &'static str {
     match bound {
         Bound::LargestHost => "the largest host",
         Bound::Directory => "the directory",
-        Bound::Network => "the network",
+        Bound::Network => "the bandwidth",
         Bound::Redis => "Redis",
         Bound::Cpu => "CPU",
     }
