@@ -103,11 +103,12 @@ impl WebDocuments {
                     let reason = Reason::Deferred;
                     let text = failed(&format_args!("answered {status}")).text;
                     let error = JobError { reason, text };
-                    return Err(Stopped::Busy(Busy {
+                    return Err(Busy {
                         key,
                         learnt: None,
                         error,
-                    }));
+                    }
+                    .into());
                 }
                 (300..=399, Some(target)) => {
                     url = url
@@ -116,7 +117,7 @@ impl WebDocuments {
                     let key = Host::of(&url, ChosenBy::Stranger).key();
                     // A token that is not there yet is owed: to come back here later would cost the first host one more.
                     let next = self.hosts.gate(&key).permit_in_advance();
-                    permit = next.ok_or_else(|| Stopped::Busy(Busy::new(key, None)))?;
+                    permit = next.ok_or_else(|| Busy::new(key, None))?;
                 }
                 _ => return Err(failed(&format_args!("answered {status}")).into()),
             }

@@ -154,7 +154,7 @@ impl Identities {
             let late = permits.late;
             let permit = permits.take(&gate);
             let permit = permit.or_else(|| late.then(|| gate.permit_in_advance()).flatten());
-            let permit = permit.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), None)))?;
+            let permit = permit.ok_or_else(|| Busy::new(host.key(), None))?;
             self.ask_web(did, permit)?
         } else {
             let text = format_args!("{did}: unsupported DID method");

@@ -256,7 +256,7 @@ impl Worker {
         self.blocks.clear();
         let gate = self.shared.hosts.gate(&source.host.key());
         let Some(permit) = self.permits.take(&gate) else {
-            return Err(Stopped::Busy(Busy::at(source.clone())));
+            return Err(Busy::at(source.clone()).into());
         };
         self.permits.late = true;
         let Learnt { host, hops } = source;
@@ -455,7 +455,7 @@ impl Worker {
                 Err(Stopped::Failed(error)) => self.failed(job, &host, error, None),
                 Err(Stopped::Busy(busy)) => {
                     let error = busy.error.clone();
-                    self.failed(job, &host, error, Some(busy))
+                    self.failed(job, &host, error, Some(*busy))
                 }
             };
             self.slot.end();

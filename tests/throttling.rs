@@ -174,7 +174,9 @@ fn no_more_requests_are_in_flight_at_a_host_than_are_allowed() {
     let mut queue = Queue::new();
     let account = account(&queue, 1);
     let did = &account.repo.did;
-    account.host.set_fault(did, Fault::Hold { after: 10 });
+    // Each request takes one of these, and so does each release.
+    let holds = Fault::Then(vec![Fault::Hold { after: 10 }; 100]);
+    account.host.set_fault(did, holds);
     for _ in 0..20 {
         enqueue(&mut queue.connection, did, Some(&account.host.url()));
     }

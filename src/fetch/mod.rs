@@ -200,7 +200,7 @@ impl Fetcher {
                     let is_elsewhere = learnt.is_none();
                     is_elsewhere.then(|| gate.permit_in_advance()).flatten()
                 });
-                permit = again.ok_or_else(|| Stopped::Busy(Busy::new(host.key(), learnt)))?;
+                permit = again.ok_or_else(|| Busy::new(host.key(), learnt))?;
                 continue;
             }
             if status.as_u16() != 200 {
@@ -210,7 +210,7 @@ impl Fetcher {
                     return Err(error.into());
                 }
                 let (key, learnt) = (host.key(), learnt(&url, host, *hops, did));
-                return Err(Stopped::Busy(Busy { key, learnt, error }));
+                return Err(Busy { key, learnt, error }.into());
             }
             return Ok(self.download(host.clone(), response, permit, slot)?);
         }

@@ -373,7 +373,7 @@ pub enum Stopped {
     /// It failed.
     Failed(JobError),
     /// It must wait for another host than the one that it was begun for.
-    Busy(Busy),
+    Busy(Box<Busy>),
 }
 
 impl Stopped {
@@ -383,6 +383,12 @@ impl Stopped {
             Stopped::Failed(error) => error,
             Stopped::Busy(busy) => busy.error,
         }
+    }
+}
+
+impl From<Busy> for Stopped {
+    fn from(busy: Busy) -> Self {
+        Stopped::Busy(Box::new(busy))
     }
 }
 

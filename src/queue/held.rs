@@ -6,7 +6,7 @@
 //! attempt that had begun is not charged. So no path through the program can forget to let go of a message. Pinned by the tests here
 //! and by `tests/releases.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +34,8 @@ pub struct Held {
 struct State {
     messages: HashMap<String, Message>,
     released: Vec<Release>,
+    /// Messages that are just being parked in Redis, and were not held again since.
+    offered: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -67,6 +69,7 @@ impl Held {
         if !state.released.is_empty() {
             state.released.retain(|release| release.id != id);
         }
+        state.offered.remove(id);
         Some(Hold {
             held: Arc::clone(self),
             id: id.to_owned(),
@@ -102,7 +105,9 @@ impl Held {
     /// Gives back all that is held, begun or not: the process is about to end.
     pub fn release_all(&self) {
         let mut state = self.lock();
-        let State { messages, released } = &mut *state;
+        let State {
+            messages, released, ..
+        } = &mut *state;
         released.extend(messages.drain().filter(|(_, message)| !message.lost).map(
             |(id, message)| Release {
                 id,
@@ -142,7 +147,18 @@ impl Held {
 
     /// What is to be given back in Redis.
     pub fn take_released(&self) -> Vec<Release> {
-        mem::take(&mut self.lock().released)
+        let mut state = self.lock();
+        let released = mem::take(&mut state.released);
+        let parked = released.iter().filter(|release| release.parked);
+        let parked: Vec<_> = parked.map(|release| release.id.clone()).collect();
+        state.offered.extend(parked);
+        released
+    }
+
+    /// Of these, which have been parked in Redis, or should have been, those that were not held again meanwhile.
+    pub fn were_offered<'i>(&self, ids: impl Iterator<Item = &'i String>) -> HashSet<&'i String> {
+        let mut state = self.lock();
+        ids.filter(|id| state.offered.remove(*id)).collect()
     }
 
     /// Ready when there is something to be given back.
@@ -264,6 +280,19 @@ mod tests {
         held.lose("1-0");
         hold.begin(1);
         assert_eq!(held.ids(), ["1-0"], "acquired again, it is kept again");
+    }
+
+    #[test]
+    fn what_is_held_again_while_it_is_parked_was_not_deleted() {
+        let held = Arc::new(Held::default());
+        let ids = ["1-0", "2-0", "3-0"].map(str::to_owned);
+        held.offer(ids.to_vec());
+        assert_eq!(held.take_released().len(), 3);
+        // The reader claims one at once, and a worker is done with it before the others are parked.
+        drop(held.hold("2-0").unwrap());
+        let left = held.were_offered(ids.iter());
+        assert!(left.len() == 2 && !left.contains(&ids[1]));
+        assert!(held.were_offered(ids.iter()).is_empty());
     }
 
     #[test]

@@ -177,12 +177,18 @@ impl Keeper {
     fn miss(&mut self, ids: &[String], kept: &[String]) -> RedisResult<()> {
         let kept: HashSet<_> = kept.iter().collect();
         for id in ids.iter().filter(|id| !kept.contains(id)) {
-            if !self.held.contains(id) || self.held.is_waiting(id) {
-                if progress::remove_if_deleted(&mut self.link, &self.config, id)? {
-                    said_deleted(&self.metrics, id);
-                }
+            if self.held.is_waiting(id) {
+                self.forget(id)?;
                 self.held.lose(id);
             }
+        }
+        Ok(())
+    }
+
+    /// A message that nobody can have ended is not pending any more: counts and says it, if its entry is gone.
+    fn forget(&mut self, id: &str) -> RedisResult<()> {
+        if progress::remove_if_deleted(&mut self.link, &self.config, id)? {
+            said_deleted(&self.metrics, id);
         }
         Ok(())
     }
@@ -251,9 +257,14 @@ impl Keeper {
             if !ids.is_empty() {
                 let mut claim = self.claim();
                 claim.arg(&ids).arg("IDLE").arg(idle);
-                if let Some(released) = Self::execute(&mut self.link, claim.arg("JUSTID"))? {
+                let released = Self::execute(&mut self.link, claim.arg("JUSTID"))?;
+                let offered = self.held.were_offered(ids.iter());
+                if let Some(released) = released {
                     self.metrics.released.add(released.len().min(ended) as u64);
-                    self.miss(&ids, &released)?;
+                    let released: HashSet<_> = released.iter().collect();
+                    for id in offered.difference(&released) {
+                        self.forget(id)?;
+                    }
                 }
             }
             self.releases.truncate(first);
