@@ -197,8 +197,12 @@ impl Identities {
     fn ask_web(&self, did: &str, permit: Permit) -> Result<Value, Stopped> {
         let failed =
             |e: &dyn std::fmt::Display| JobError::new(Reason::Network, format_args!("{did}: {e}"));
-        let (mut response, _permit) = self.web.ask(did, permit)?;
-        Ok(read_json(did, &mut response, failed)?)
+        let (mut response, mut permit) = self.web.ask(did, permit)?;
+        let document = read_json(did, &mut response, failed);
+        if document.is_err() {
+            permit.cut();
+        }
+        Ok(document?)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (Instant, Arc<Identity>)>> {

@@ -9,6 +9,9 @@ use support::fixture_server::{Fault, FixtureServer, Request};
 use support::generator::{Repo, RepoBuilder, SigningKey, did_plc, records};
 use support::instances::{Queue, end_well, summary};
 
+/// A status, the headers that come with it, and for how many seconds nothing more may be asked then.
+type Spelling<'a> = (u16, &'a [(&'a str, &'a str)], u64);
+
 /// The repo of an account at a host of its own.
 struct Account {
     repo: Repo,
@@ -58,7 +61,7 @@ fn each_spelling_of_a_limit_is_kept_to() {
     let in_four = now.as_secs() + 4;
     let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(in_four));
     let in_four = in_four.to_string();
-    let spellings: [(u16, &[(&str, &str)], u64); 9] = [
+    let spellings: [Spelling<'_>; 9] = [
         (429, &[("Retry-After", "2")], 2),
         (503, &[("Retry-After", "2")], 2),
         (429, &[("Retry-After", &date)], 2),
@@ -92,6 +95,7 @@ fn each_spelling_of_a_limit_is_kept_to() {
     let mut accounts = Vec::new();
     for (seed, (status, headers, least)) in (100..).zip(spellings) {
         let account = account(&queue, seed);
+        let name = format!("{status} {headers:?}");
         let (content_type, body) = match status {
             200 => ("application/vnd.ipld.car", account.repo.car()),
             _ => ("text/html", b"<html>Too Many Requests</html>".to_vec()),
@@ -114,7 +118,7 @@ fn each_spelling_of_a_limit_is_kept_to() {
                 Some(&account.host.url()),
             );
         }
-        accounts.push((account, headers_text(spellings, seed), least));
+        accounts.push((account, name, least));
     }
     let one = queue
         .patient_instance("one")
@@ -136,11 +140,6 @@ fn each_spelling_of_a_limit_is_kept_to() {
     );
     assert_eq!(summary(&one, "deferrals"), 8);
     assert_eq!(summary(&one, "repos"), 10);
-}
-
-fn headers_text<const N: usize>(spellings: [(u16, &[(&str, &str)], u64); N], seed: u64) -> String {
-    let (status, headers, _) = spellings[seed as usize - 100];
-    format!("{status} {headers:?}")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use url::{Host as UrlHost, Url};
 use super::policy;
 use crate::hosts::Key;
 
-/// Who chose an address decides what it may be (see [`policy`](super::policy)).
+/// Who chose an address decides what it may be (see [`policy`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChosenBy {
     /// The one who runs this program, in a message or a variable.
