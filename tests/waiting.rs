@@ -2,9 +2,6 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-
 use support::backfiller::Builder;
 use support::events::{enqueue, stream_len, wait_until_drained};
 use support::fixture_server::{Fault, FixtureServer, Request};
@@ -37,10 +34,8 @@ fn an_account_whose_document_and_repo_share_a_host_gets_both_within_its_rate() {
     let (server, repo, url) = web_server();
     let one = permitted(&queue).env("BACKFILLER_HOST_RPS", "1").start();
     enqueue(&mut queue.connection, &repo.did, Some(&url));
-    thread::sleep(Duration::from_secs(6));
-    let downloads = server.repo_requests(&repo.did);
-    assert!(downloads <= 2, "{downloads} downloads");
     wait_until_drained(&mut queue.connection);
+    assert_eq!(server.repo_requests(&repo.did), 1);
     end_well(one);
 }
 
@@ -66,7 +61,6 @@ fn a_redirect_to_a_busy_host_is_followed_to_its_path() {
     eventually("the second one is asked for", || {
         relay.repo_requests(&second.did) > 0
     });
-    thread::sleep(Duration::from_millis(500));
     store.release(&first.did);
     wait_until_drained(&mut queue.connection);
     let requests = store.requests().into_iter().filter(Request::is_get_repo);
@@ -139,12 +133,11 @@ fn a_slow_download_does_not_hold_up_look_ups() {
     for _ in 0..5 {
         queue.put(2);
     }
-    // The half minute of a directory that says nothing.
-    thread::sleep(Duration::from_secs(25));
-    eventually("the slow one is asked for", || queue.requests(&slow) == 1);
-    thread::sleep(Duration::from_secs(8));
-    let left = stream_len(&mut queue.connection, support::events::INPUT);
-    assert!(left <= 2, "{left} wait for the slow one");
+    // Behind the half minute of a directory that says nothing.
+    eventually("the slow one alone is left", || {
+        queue.requests(&slow) == 1 && stream_len(&mut queue.connection, support::events::INPUT) <= 2
+    });
+    assert_eq!(queue.server.held(&slow.repo.did), 1);
     queue.release(&slow);
     drop(one);
 }
