@@ -194,11 +194,7 @@ impl Identities {
                 unreachable(&e)
             })?;
         let limits = Limits::read(response.headers(), SystemTime::now());
-        match response.status().as_u16() {
-            // Whatever stands before the directory, it is not there.
-            500..=502 | 504..=599 => permit.unreachable(),
-            status => permit.answered(status, &limits),
-        }
+        permit.answered(response.status().as_u16(), &limits);
         match response.status().as_u16() {
             200 => {}
             404 => return Err(no_identity(did, "not found in the directory")),

@@ -9,7 +9,7 @@ use support::events::{
     DEAD_LETTERS, INPUT, dead_letters, enqueue, pending_messages, stream_len, wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer, Request};
-use support::generator::{Repo, did_plc};
+use support::generator::{Repo, SigningKey, did_document, did_plc};
 use support::hostile::outcomes::DeadEnd;
 use support::instances::{Queue, summary};
 use support::wait::eventually;
@@ -141,12 +141,12 @@ fn a_host_that_cannot_be_reached_is_left_alone_and_its_messages_are_given_up_in_
     const MESSAGES: usize = 200;
     let mut queue = Queue::new();
     let nobody = DeadEnd::new();
+    let key = SigningKey::k256(1);
     for n in 0..MESSAGES {
-        enqueue(
-            &mut queue.connection,
-            &did_plc(n as u64),
-            Some(&nobody.url()),
-        );
+        let did = did_plc(n as u64);
+        let document = did_document(&did, &key, &nobody.url());
+        queue.server.put_document(&did, document);
+        enqueue(&mut queue.connection, &did, Some(&nobody.url()));
     }
     let one = queue
         .instance("one")

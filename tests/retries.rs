@@ -11,7 +11,7 @@ use support::events::{
     DEAD_LETTERS, GROUP, INPUT, dead_letters, enqueue, enqueue_raw, pending_messages, stream_len,
 };
 use support::fixture_server::{Fault, FixtureServer, Request};
-use support::generator::{Repo, did_plc};
+use support::generator::{Repo, SigningKey, did_document, did_plc};
 use support::instances::{Message, Queue, end_well, summary};
 use support::wait::eventually;
 
@@ -41,11 +41,14 @@ fn what_one_instance_could_not_do_another_tries_again() {
     assert_eq!(summary(&end_well(two), "taken_over"), 1);
 }
 
-/// Messages of accounts that the server never answers for.
+/// Messages of accounts whose repos the server never has.
 fn put_hopeless(queue: &mut Queue, count: u64) -> Vec<String> {
     let url = queue.server.url();
+    let key = SigningKey::k256(1);
     let put = |seed| {
         let did = did_plc(1000 + seed);
+        let document = did_document(&did, &key, &url);
+        queue.server.put_document(&did, document);
         queue.server.set_fault(&did, Fault::status(500));
         enqueue(&mut queue.connection, &did, Some(&url));
         did
