@@ -54,7 +54,6 @@ pub struct Identity {
 pub struct Identities {
     directory: Agent,
     directory_gate: HostGate,
-    directory_key: Key,
     hosts: Arc<Hosts>,
     plc_url: String,
     web: WebDocuments,
@@ -67,7 +66,6 @@ impl Identities {
         let key = directory_key(&config.plc_url);
         Identities {
             directory_gate: hosts.gate(&key),
-            directory_key: key,
             hosts: Arc::clone(hosts),
             // The operator wrote the directory's address, so it is under no policy; and all workers ask it.
             directory: crate::fetch::agent(
@@ -122,16 +120,6 @@ impl Identities {
             kept.is_some_and(|(since, _)| since.elapsed() < CACHE_TIME)
         };
         (is_plc(did) && !is_known()).then(|| self.directory_gate.clone())
-    }
-
-    /// Whether the DID must be looked up in the directory, and that must not be asked for the time being; and the lane of those
-    /// who wait for it.
-    pub fn waits_for_directory(&self, did: &str, now: Instant) -> Option<(Key, HostGate)> {
-        if !self.directory_gate.is_closed(now) {
-            return None;
-        }
-        let gate = self.gate_of_look_up(did)?;
-        Some((self.directory_key.clone(), gate))
     }
 
     fn resolve_if(

@@ -213,9 +213,8 @@ impl Worker {
     fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
         let did = &job.message.did;
         self.deadline = Instant::now() + self.shared.config.http_timeout;
-        if did.starts_with("did:web:") || self.permits.look_up.is_some() {
-            // Others wait for the directory, and not for this download; and where it does not answer, nothing is downloaded in
-            // vain. The server of a did:web has limits as well, and no part in what the reader gives out.
+        if did.starts_with("did:web:") {
+            // Its server has limits as well, and has no part in what the reader gives out: so before the download.
             self.slot.enter(Phase::Identity);
             self.resolve(did)?;
         }

@@ -135,8 +135,7 @@ fn r6_a_relay_alone_cannot_say_that_a_repo_is_gone() {
             relay.repo_requests(&did),
             stage.server.document_requests(&did),
         );
-        // Without a document nobody knows whose word would count, so nobody is asked.
-        assert_eq!(requests, (0, 1), "{status}");
+        assert_eq!(requests, (1, 1), "{status}");
     }
 }
 

@@ -1,11 +1,11 @@
-//! What waits for a host or for the directory comes to its end, and holds up nothing that could go on.
+//! What waits for a host comes to its end.
 
 mod support;
 
 use support::backfiller::Builder;
-use support::events::{enqueue, stream_len, wait_until_drained};
+use support::events::{enqueue, wait_until_drained};
 use support::fixture_server::{Fault, FixtureServer, Request};
-use support::generator::{Repo, SigningKey, did_plc};
+use support::generator::{Repo, SigningKey};
 use support::identities::repo;
 use support::instances::{Queue, end_well, summary};
 use support::wait::eventually;
@@ -89,55 +89,4 @@ fn a_redirect_to_the_same_host_comes_to_its_end() {
         "{last:?}"
     );
     end_well(one);
-}
-
-/// Accounts at the directory, many more than the look-ahead, wait for it; a did:web has nothing to do with it.
-#[test]
-fn a_directory_that_is_closed_holds_up_only_those_who_need_it() {
-    let mut queue = Queue::new();
-    let (_server, web, _) = web_server();
-    let refused = queue.serve(3);
-    let document = "<html>";
-    queue
-        .server
-        .put_document_status(&refused.did, 429, document);
-    let one = permitted(&queue).start();
-    enqueue(&mut queue.connection, &refused.did, None);
-    one.wait_for_line(|line| line.contains("deferred did=") && line.contains("directory"));
-    for n in 0..50 {
-        enqueue(&mut queue.connection, &did_plc(n + 1000), None);
-    }
-    enqueue(&mut queue.connection, &web.did, None);
-    eventually("the did:web is done", || {
-        stream_len(&mut queue.connection, support::events::INPUT) == 51
-    });
-    let asked = queue.server.document_requests(&did_plc(1000));
-    assert_eq!(asked, 0, "the directory is still left alone");
-    end_well(one);
-}
-
-/// Behind its cool-down the directory is asked by one at a time: not for as long as that one's download takes.
-#[test]
-fn a_slow_download_does_not_hold_up_look_ups() {
-    let mut queue = Queue::new();
-    let refused = queue.serve(3);
-    queue
-        .server
-        .put_document_status(&refused.did, 429, "<html>");
-    let one = permitted(&queue).env("BACKFILLER_CONCURRENCY", "4").start();
-    queue.enqueue(refused.clone());
-    one.wait_for_line(|line| line.contains("deferred did=") && line.contains("directory"));
-    let document = refused.did_document(&queue.server.url());
-    queue.server.put_document(&refused.did, document);
-    let slow = queue.put_held(5);
-    for _ in 0..5 {
-        queue.put(2);
-    }
-    // Behind the half minute of a directory that says nothing.
-    eventually("the slow one alone is left", || {
-        queue.requests(&slow) == 1 && stream_len(&mut queue.connection, support::events::INPUT) <= 2
-    });
-    assert_eq!(queue.server.held(&slow.repo.did), 1);
-    queue.release(&slow);
-    drop(one);
 }

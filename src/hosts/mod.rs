@@ -77,11 +77,6 @@ impl Key {
         }
     }
 
-    /// Whether it is the directory's.
-    pub fn is_directory(&self) -> bool {
-        matches!(self.kind, Kind::Directory { .. })
-    }
-
     /// Whichever host the DID document will name: its gate is always open.
     pub fn unknown() -> Self {
         Key {

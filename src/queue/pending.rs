@@ -180,10 +180,6 @@ impl Pending {
             }
             self.list(link, hungry, &known)?;
         }
-        if self.due.is_empty() {
-            // So many pages, and nothing to do on them: that is enough for this tick.
-            self.next = self.next.max(Instant::now() + self.tick());
-        }
         let count = room.min(self.due.len());
         let due: Vec<_> = self.due.drain(..count).collect();
         let seen = self.look(link, due)?;
@@ -290,13 +286,9 @@ impl Pending {
             .filter(|_| rows.len() == PAGE)
             .map(|(id, ..)| id.clone());
         if self.cursor.is_none() {
-            self.next = Instant::now() + self.tick();
+            self.next = Instant::now() + TICK.min(self.config.lease / 4);
         }
         Ok(())
-    }
-
-    fn tick(&self) -> Duration {
-        TICK.min(self.config.lease / 4)
     }
 
     /// Whether the message of this row may be taken now.
