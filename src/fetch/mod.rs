@@ -177,7 +177,7 @@ impl Fetcher {
             permit.answered(status.as_u16(), &limits);
             // Only now it is known where the name led.
             if url.domain().and_then(|name| self.resolver.is_private(name)) == Some(true) {
-                self.hosts.is_private(&host.key());
+                self.hosts.turned_out_private(&host.key());
             }
             if status.is_redirection() {
                 let target = redirect_target(&url, response.headers())

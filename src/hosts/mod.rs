@@ -141,7 +141,7 @@ impl Hosts {
     }
 
     /// The host has turned out to be at a private address.
-    pub fn is_private(&self, key: &Key) {
+    pub fn turned_out_private(&self, key: &Key) {
         if key.kind == Kind::Public {
             lock(&self.gate(key).state).set_rules(self.rules(Kind::Private));
         }

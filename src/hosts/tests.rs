@@ -47,7 +47,7 @@ fn a_name_that_leads_to_the_operators_own_network_has_no_limit() {
     let key = Key::host("pds.internal:443", false);
     let gate = hosts.gate(&key);
     assert_eq!(gate.allowance(Instant::now()), Allowance::Now(1));
-    hosts.is_private(&key);
+    hosts.turned_out_private(&key);
     assert!(matches!(
         gate.allowance(Instant::now()),
         Allowance::Now(1000..)
