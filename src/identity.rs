@@ -54,6 +54,7 @@ pub struct Identity {
 pub struct Identities {
     directory: Agent,
     directory_gate: HostGate,
+    directory_key: Key,
     hosts: Arc<Hosts>,
     plc_url: String,
     web: WebDocuments,
@@ -66,6 +67,7 @@ impl Identities {
         let key = directory_key(&config.plc_url);
         Identities {
             directory_gate: hosts.gate(&key),
+            directory_key: key,
             hosts: Arc::clone(hosts),
             // The operator wrote the directory's address, so it is under no policy; and all workers ask it.
             directory: crate::fetch::agent(
@@ -86,7 +88,7 @@ impl Identities {
     /// # Errors
     /// [`Reason::Identity`] where there is no document or no usable key in it; [`Reason::Deferred`] where the directory, and
     /// [`Reason::Network`] where the server of a did:web, cannot be asked; [`Reason::BadMessage`] for another DID method.
-    /// [`Stopped::Busy`] where the server of a did:web has no room now.
+    /// [`Stopped::Busy`] where the server of a did:web has no room now, or the directory is closed.
     pub fn resolve(&self, did: &str, permits: &mut Permits) -> Result<Arc<Identity>, Stopped> {
         self.resolve_if(did, permits, |since| since.elapsed() < CACHE_TIME)
     }
@@ -122,6 +124,16 @@ impl Identities {
         (is_plc(did) && !is_known()).then(|| self.directory_gate.clone())
     }
 
+    /// The lane of those who wait for the directory, where the DID must be looked up and the directory cannot be asked for the
+    /// time being: whoever can do without it goes on meanwhile.
+    pub fn waits_for_directory(&self, did: &str, now: Instant) -> Option<(Key, HostGate)> {
+        if !self.directory_gate.is_shut(now) {
+            return None;
+        }
+        let gate = self.gate_of_look_up(did)?;
+        Some((self.directory_key.clone(), gate))
+    }
+
     fn resolve_if(
         &self,
         did: &str,
@@ -140,14 +152,18 @@ impl Identities {
         let document = if is_plc(did) {
             let permit = permits.look_up.take();
             // One more than was foreseen is owed: what was downloaded meanwhile is not to be downloaded again.
-            let permit = permit.or_else(|| self.directory_gate.permit_in_advance());
-            let permit = permit.ok_or_else(|| {
-                JobError::new(
-                    Reason::Deferred,
-                    "the directory is not asked for the time being",
-                )
-            })?;
-            self.ask_directory(did, permit)?
+            let permit = match permit {
+                Some(mut permit) => permit.renew().then_some(permit),
+                None => self.directory_gate.permit_in_advance(),
+            };
+            let document = match permit {
+                Some(permit) => self.ask_directory(did, permit),
+                None => {
+                    let text = "the directory is not asked for the time being";
+                    Err(JobError::new(Reason::Deferred, text))
+                }
+            };
+            document.map_err(|error| self.behind_directory(error))?
         } else if did.starts_with("did:web:") {
             let host = host_of(did).map_err(|e| no_identity(did, e))?;
             let gate = self.hosts.gate(&host.key());
@@ -165,6 +181,17 @@ impl Identities {
         self.lock()
             .put(did.to_owned(), (began, Arc::clone(&identity)));
         Ok(identity)
+    }
+
+    /// What is put off waits for the directory itself, if that is closed, and else as long as after a failure: what it says may
+    /// have to do with this DID alone.
+    fn behind_directory(&self, error: JobError) -> Stopped {
+        if error.reason == Reason::Deferred && self.directory_gate.is_closed(Instant::now()) {
+            let key = self.directory_key.clone();
+            let learnt = None;
+            return Busy { key, learnt, error }.into();
+        }
+        error.into()
     }
 
     fn ask_directory(&self, did: &str, mut permit: Permit) -> Result<Value, JobError> {

@@ -18,7 +18,7 @@ use crate::fault::{self, Stage};
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
 use crate::fetch::{Asked, Fetcher};
-use crate::hosts::{Busy, Hosts, Learnt, Permits, Stopped};
+use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
 use crate::identity::{Identities, Identity};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
@@ -213,8 +213,10 @@ impl Worker {
     fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
         let did = &job.message.did;
         self.deadline = Instant::now() + self.shared.config.http_timeout;
-        if did.starts_with("did:web:") {
-            // Its server has limits as well, and has no part in what the reader gives out: so before the download.
+        let is_scarce = |permit: &Permit| permit.is_scarce();
+        if did.starts_with("did:web:") || self.permits.look_up.as_ref().is_some_and(is_scarce) {
+            // Its server has limits as well, and has no part in what the reader gives out: so before the download. And while the
+            // directory is tried, nothing is downloaded in vain.
             self.slot.enter(Phase::Identity);
             self.resolve(did)?;
         }
@@ -259,6 +261,10 @@ impl Worker {
             return Err(Busy::at(source.clone()).into());
         };
         self.permits.late = true;
+        // Others need not wait for the directory as long as this download takes.
+        if let Some(look_up) = &mut self.permits.look_up {
+            look_up.set_aside();
+        }
         let Learnt { host, hops } = source;
         let asked = Asked { host, hops, permit };
         let mut download = self

@@ -1,13 +1,13 @@
-//! What waits for a host comes to its end.
+//! What waits for a host or for the directory comes to its end, and holds up nothing that could go on.
 
 mod support;
 
-use support::backfiller::Builder;
-use support::events::{enqueue, wait_until_drained};
+use support::backfiller::{Backfiller, Builder};
+use support::events::{INPUT, enqueue, stream_len, wait_until_drained};
 use support::fixture_server::{Fault, FixtureServer, Request};
-use support::generator::{Repo, SigningKey};
+use support::generator::{Repo, SigningKey, did_plc};
 use support::identities::repo;
-use support::instances::{Queue, end_well, summary};
+use support::instances::{Message, Queue, end_well, summary};
 use support::wait::eventually;
 
 fn permitted(queue: &Queue) -> Builder {
@@ -89,4 +89,88 @@ fn a_redirect_to_the_same_host_comes_to_its_end() {
         "{last:?}"
     );
     end_well(one);
+}
+
+/// An instance whose directory has just refused for so many seconds, and the account whose document it refused.
+fn refused(queue: &mut Queue, seconds: u64) -> (Backfiller, Message) {
+    let refused = queue.serve(3);
+    queue.server.refuse_document(&refused.did, seconds);
+    let one = permitted(queue).env("BACKFILLER_CONCURRENCY", "4").start();
+    let refused = queue.enqueue(refused);
+    wait_until_refused(&one);
+    (one, refused)
+}
+
+fn wait_until_refused(one: &Backfiller) {
+    one.wait_for_line(|line| line.contains("deferred did=") && line.contains("directory"));
+}
+
+fn answer_again(queue: &Queue, refused: &Message) {
+    let Message { repo, .. } = refused;
+    let document = repo.did_document(&queue.server.url());
+    queue.server.put_document(&repo.did, document);
+}
+
+/// Accounts at the directory, many more than the look-ahead, wait for it; a did:web has nothing to do with it.
+#[test]
+fn a_directory_that_is_closed_holds_up_only_those_who_need_it() {
+    let mut queue = Queue::new();
+    let (_server, web, _) = web_server();
+    // Longer than a test lasts.
+    let (one, _) = refused(&mut queue, 600);
+    for n in 0..50 {
+        enqueue(&mut queue.connection, &did_plc(n + 1000), None);
+    }
+    enqueue(&mut queue.connection, &web.did, None);
+    eventually("the did:web is done", || {
+        stream_len(&mut queue.connection, INPUT) == 51
+    });
+    let asked = (0..50).filter(|n| queue.server.document_requests(&did_plc(n + 1000)) > 0);
+    assert_eq!(asked.count(), 0, "the directory is still left alone");
+    end_well(one);
+}
+
+/// Behind its cool-down the directory is asked by one at a time: not for as long as that one's download takes.
+#[test]
+fn a_slow_download_does_not_hold_up_look_ups() {
+    let mut queue = Queue::new();
+    let (one, refused) = refused(&mut queue, 2);
+    answer_again(&queue, &refused);
+    let slow = queue.put_held(5);
+    for _ in 0..5 {
+        queue.put(2);
+    }
+    eventually("the slow one alone is left", || {
+        queue.requests(&slow) == 1 && stream_len(&mut queue.connection, INPUT) == 1
+    });
+    assert_eq!(queue.server.held(&slow.repo.did), 1);
+    queue.release(&slow);
+    wait_until_drained(&mut queue.connection);
+    // Had the others waited for it, its server would have been silent for too long.
+    assert_eq!(summary(&end_well(one), "failures"), 0);
+}
+
+/// A download that was begun before the directory closed has not looked its account up yet, and keeps nobody else from it.
+#[test]
+fn a_download_from_before_the_cool_down_does_not_hold_up_look_ups() {
+    let mut queue = Queue::new();
+    let slow = queue.put_held(5);
+    let refused = queue.serve(3);
+    queue.server.refuse_document(&refused.did, 2);
+    let one = permitted(&queue).env("BACKFILLER_CONCURRENCY", "4").start();
+    queue.wait_until_held(&slow, 1);
+    let refused = queue.enqueue(refused);
+    wait_until_refused(&one);
+    answer_again(&queue, &refused);
+    for _ in 0..5 {
+        queue.put(2);
+    }
+    eventually("the slow one alone is left", || {
+        stream_len(&mut queue.connection, INPUT) == 1
+    });
+    assert_eq!(queue.server.held(&slow.repo.did), 1);
+    queue.release(&slow);
+    wait_until_drained(&mut queue.connection);
+    // Had the others waited for it, its server would have been silent for too long.
+    assert_eq!(summary(&end_well(one), "failures"), 0);
 }

@@ -164,6 +164,17 @@ impl Gate {
         self.closed_until.is_some_and(|until| now < until)
     }
 
+    /// Whether it is closed, or has been, and so many are at it as may try whether it is open again: who knows how long they take.
+    pub fn is_shut(&self, now: Instant) -> bool {
+        let tried = self.start.is_some_and(|start| self.in_flight >= start);
+        self.is_closed(now) || (self.trouble.is_some() && tried)
+    }
+
+    /// Whether it starts slowly.
+    pub fn starts_slowly(&self) -> bool {
+        self.start.is_some()
+    }
+
     /// A request begins, allowed or not. Returns the time that its answer belongs to.
     pub fn begin(&mut self, now: Instant) -> u64 {
         self.in_flight += 1;
@@ -199,9 +210,19 @@ impl Gate {
         }
     }
 
+    /// Whoever has a token will use it later: others may begin meanwhile.
+    pub fn leave(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Whoever left uses his token now.
+    pub fn enter(&mut self) {
+        self.in_flight += 1;
+    }
+
     /// A request has ended, however it did, or was not made after all.
     pub fn end(&mut self, used: bool) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.leave();
         if !used {
             self.bucket.give_back();
         }

@@ -77,6 +77,11 @@ impl Key {
         }
     }
 
+    /// Whether it is the directory's.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.kind, Kind::Directory { .. })
+    }
+
     /// Whichever host the DID document will name: its gate is always open.
     pub fn unknown() -> Self {
         Key {
@@ -203,6 +208,11 @@ impl HostGate {
         lock(&self.state).is_closed(now)
     }
 
+    /// Whether it is closed, or somebody just tries whether it is open again.
+    pub fn is_shut(&self, now: Instant) -> bool {
+        lock(&self.state).is_shut(now)
+    }
+
     /// A permit, if there is one.
     pub fn permit(&self, now: Instant) -> Option<Permit> {
         let mut state = lock(&self.state);
@@ -226,6 +236,7 @@ impl HostGate {
             given: now,
             used: false,
             whole: false,
+            aside: false,
         }
     }
 
@@ -242,9 +253,20 @@ pub struct Permit {
     given: Instant,
     used: bool,
     whole: bool,
+    /// Its token waits, and others may have the slot.
+    aside: bool,
 }
 
 impl Permit {
+    /// It is used later, behind something that takes its time: others may have the slot until then.
+    pub fn set_aside(&mut self) {
+        if !self.aside && !self.used {
+            self.aside = true;
+            lock(&self.gate.state).leave();
+            self.gate.wake.wake();
+        }
+    }
+
     /// The request is made now, which may be long after the permit was given.
     pub fn begin(&mut self) {
         self.used = true;
@@ -260,8 +282,12 @@ impl Permit {
     pub fn renew(&mut self) -> bool {
         let now = Instant::now();
         let mut state = lock(&self.gate.state);
-        // The slot is there already, and so is the token of the first one.
+        // The slot is there already or was, and so is the token of the first one.
         let free = !state.is_closed(now) && (!self.used || state.has_token(now));
+        if free && self.aside {
+            state.enter();
+            self.aside = false;
+        }
         if free && self.used {
             state.take(now);
             self.given = now;
@@ -288,6 +314,11 @@ impl Permit {
         lock(&self.gate.state).unreachable(self.time, Instant::now());
     }
 
+    /// Whether others wait for it to be used: its host starts slowly.
+    pub fn is_scarce(&self) -> bool {
+        lock(&self.gate.state).starts_slowly()
+    }
+
     /// Whether it is for this gate.
     pub fn is_for(&self, gate: &HostGate) -> bool {
         self.gate.is(gate)
@@ -297,6 +328,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = lock(&self.gate.state);
+        if self.aside {
+            state.enter();
+        }
         if self.used && self.whole {
             state.completed(self.time);
         }

@@ -170,3 +170,22 @@ fn a_request_that_was_made_after_the_host_had_closed_closes_it_again() {
     after.answered(429, &Limits::default());
     assert!(opens() > once, "refused again");
 }
+
+#[test]
+fn a_permit_that_is_set_aside_keeps_its_token_and_not_its_slot() {
+    let hosts = hosts_with(|cli| {
+        cli.host_rps = Some("1".to_owned());
+        cli.host_concurrency = Some("1".to_owned());
+    });
+    let gate = hosts.gate(&Key::host("pds.example:443", false));
+    let now = Instant::now();
+    let mut permit = gate.permit(now).unwrap();
+    assert_eq!(gate.allowance(now), Allowance::WhenOneEnds);
+    permit.set_aside();
+    assert!(matches!(gate.allowance(now), Allowance::From(_)), "a slot");
+    assert!(permit.renew());
+    assert_eq!(gate.allowance(now), Allowance::WhenOneEnds);
+    permit.set_aside();
+    drop(permit);
+    assert_eq!(gate.allowance(now), Allowance::Now(1), "and a token");
+}

@@ -130,7 +130,9 @@ impl Keeper {
         }
         // That the name cannot be kept, for want of memory, is no reason to let the messages go.
         let name = if due { self.keep_name() } else { Ok(()) };
-        self.renew()?;
+        if due || self.renewed.elapsed() > self.config.lease / 2 {
+            self.renew()?;
+        }
         if !self.name_lost.load(Relaxed) {
             self.release()?;
         }
@@ -259,6 +261,12 @@ impl Keeper {
                 claim.arg(&ids).arg("IDLE").arg(idle);
                 let released = Self::execute(&mut self.link, claim.arg("JUSTID"))?;
                 let offered = self.held.were_offered(ids.iter());
+                // What the reader has taken again in the midst of this is not for the others.
+                let again: Vec<_> = ids.iter().filter(|id| self.held.contains(id)).collect();
+                if !again.is_empty() {
+                    let mut claim = self.claim();
+                    Self::execute(&mut self.link, claim.arg(&again).arg("JUSTID"))?;
+                }
                 if let Some(released) = released {
                     self.metrics.released.add(released.len().min(ended) as u64);
                     let released: HashSet<_> = released.iter().collect();

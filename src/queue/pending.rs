@@ -174,11 +174,15 @@ impl Pending {
         hungry: bool,
         known: impl Fn(&str) -> bool,
     ) -> RedisResult<Vec<Seen>> {
-        for _ in 0..PAGES {
+        for page in 1..=PAGES {
             if !self.due.is_empty() || self.next > Instant::now() {
                 break;
             }
             self.list(link, hungry, &known)?;
+            if page == PAGES && !self.is_own_first() && self.due.is_empty() {
+                // Nothing to do on so many pages: the others can wait for the next tick.
+                self.next = Instant::now() + self.tick();
+            }
         }
         let count = room.min(self.due.len());
         let due: Vec<_> = self.due.drain(..count).collect();
@@ -286,9 +290,13 @@ impl Pending {
             .filter(|_| rows.len() == PAGE)
             .map(|(id, ..)| id.clone());
         if self.cursor.is_none() {
-            self.next = Instant::now() + TICK.min(self.config.lease / 4);
+            self.next = Instant::now() + self.tick();
         }
         Ok(())
+    }
+
+    fn tick(&self) -> Duration {
+        TICK.min(self.config.lease / 4)
     }
 
     /// Whether the message of this row may be taken now.

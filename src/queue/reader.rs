@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::{JobError, Reason, guarded};
 use crate::event::unix_millis;
-use crate::hosts::{Busy, Hosts, Key, Learnt};
+use crate::hosts::{Busy, HostGate, Hosts, Key, Learnt};
 use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -209,9 +209,11 @@ impl Reader {
         }
     }
 
-    /// Parks what is held though its host has closed meanwhile.
+    /// Parks what is held though its host, or the directory that it needs, has closed meanwhile.
     fn park_unwanted(&mut self, now: Instant) {
-        for (key, gate, job) in self.scheduler.unwanted(now) {
+        let identities = &self.identities;
+        let waits = |job: &Job| identities.waits_for_directory(&job.message.did, now);
+        for (key, gate, job) in self.scheduler.unwanted(now, waits) {
             let Some(id) = EntryId::parse(&job.id) else {
                 self.scheduler.hold(&key, &gate, job);
                 continue;
@@ -244,6 +246,7 @@ impl Reader {
             match parse(&delivered.seen) {
                 Ok(message) => {
                     let learnt = parked.learnt.map(|learnt| *learnt);
+                    let (key, gate) = self.lane_behind(key, gate, learnt.as_ref(), &message);
                     let job = job(
                         &delivered.seen,
                         message,
@@ -365,9 +368,16 @@ impl Reader {
                     continue;
                 }
             };
-            let key = self.key_of(&message);
-            let gate = self.hosts.gate(&key);
-            match (self.scheduler.place(&key, &gate, Instant::now()), entry) {
+            let now = Instant::now();
+            let (key, gate) = self
+                .identities
+                .waits_for_directory(&message.did, now)
+                .unwrap_or_else(|| {
+                    let key = self.key_of(&message);
+                    let gate = self.hosts.gate(&key);
+                    (key, gate)
+                });
+            match (self.scheduler.place(&key, &gate, now), entry) {
                 (Place::Park, Some(id)) => {
                     let parked = Parked { id, learnt: None };
                     self.scheduler.park(&key, &gate, parked, Kind::New);
@@ -383,6 +393,22 @@ impl Reader {
         }
         self.held.offer(offered);
         Ok(any)
+    }
+
+    /// The lane of a message that has been claimed out of this one: who has waited for the directory goes on to his host.
+    fn lane_behind(
+        &self,
+        key: Key,
+        gate: HostGate,
+        learnt: Option<&Learnt>,
+        message: &Message,
+    ) -> (Key, HostGate) {
+        if !key.is_directory() {
+            return (key, gate);
+        }
+        let key = learnt.map_or_else(|| self.key_of(message), |learnt| learnt.host.key());
+        let gate = self.hosts.gate(&key);
+        (key, gate)
     }
 
     /// The lane of a message.

@@ -19,6 +19,7 @@
 mod parked;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::time::Instant;
 
 use self::parked::Parking;
@@ -281,19 +282,29 @@ impl<J> Scheduler<J> {
         wanted
     }
 
-    /// Takes held messages out whose hosts have closed: they are to be parked.
-    pub fn unwanted(&mut self, now: Instant) -> Vec<(Key, HostGate, J)> {
+    /// Takes held messages out whose hosts have closed, and those for which `waits` names another lane to wait in: they are to be
+    /// parked there.
+    pub fn unwanted(
+        &mut self,
+        now: Instant,
+        waits: impl Fn(&J) -> Option<(Key, HostGate)>,
+    ) -> Vec<(Key, HostGate, J)> {
         let mut unwanted = Vec::new();
         for (key, lane) in &mut self.lanes {
-            if !lane.held.is_empty()
-                && matches!(lane.gate.allowance(now), Allowance::From(_))
-                && lane.gate.is_closed(now)
-            {
-                self.held -= lane.held.len();
-                let held = lane.held.drain(..);
-                unwanted.extend(held.map(|job| (key.clone(), lane.gate.clone(), job)));
+            if lane.held.is_empty() {
+                continue;
+            }
+            let closed =
+                matches!(lane.gate.allowance(now), Allowance::From(_)) && lane.gate.is_closed(now);
+            for job in mem::take(&mut lane.held) {
+                let own = closed.then(|| (key.clone(), lane.gate.clone()));
+                match own.or_else(|| waits(&job)) {
+                    Some((key, gate)) => unwanted.push((key, gate, job)),
+                    None => lane.held.push_back(job),
+                }
             }
         }
+        self.held -= unwanted.len();
         unwanted
     }
 

@@ -402,3 +402,21 @@ fn a_late_success_ends_neither_the_slow_start_nor_the_doubling() {
         host.gate.end(false);
     }
 }
+
+#[test]
+fn a_gate_is_shut_until_a_try_has_come_to_its_end() {
+    let mut it = Clocked::new(FREE);
+    it.ask(429, &retry_after(2));
+    assert!(it.gate.is_shut(it.now));
+    it.pass(3.0);
+    assert!(!it.gate.is_shut(it.now), "it may be tried");
+    let time = it.gate.begin(it.now);
+    assert!(it.gate.is_shut(it.now) && !it.gate.is_closed(it.now));
+    it.gate.answered(time, 200, &Limits::default(), it.now);
+    it.gate.completed(time);
+    it.gate.end(true);
+    // It starts slowly, and is busy, but is not shut.
+    it.gate.begin(it.now);
+    it.gate.begin(it.now);
+    assert!(it.gate.starts_slowly() && !it.gate.is_shut(it.now));
+}

@@ -57,7 +57,7 @@ impl Stage {
     fn round(&mut self, workers: usize) {
         self.scheduler.begin_round();
         for _ in 0..workers {
-            for (key, gate, job) in self.scheduler.unwanted(self.now) {
+            for (key, gate, job) in self.scheduler.unwanted(self.now, |_| None) {
                 self.scheduler
                     .park(&key, &gate, parked(job), Kind::Returned);
             }
@@ -253,6 +253,24 @@ fn what_is_held_is_parked_again_when_its_host_closes() {
     stage.run(60, 8);
     let ids: Vec<_> = stage.begun.iter().map(|(_, id)| *id).collect();
     assert_eq!(ids, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn who_waits_for_something_else_makes_room_for_those_who_do_not() {
+    let mut stage = Stage::new(4);
+    let directory = Key::directory("plc.example:443", false);
+    let gate = stage.hosts.gate(&directory);
+    let key = Key::host("10.0.0.1:80", true);
+    stage.read(&key, 20);
+    assert_eq!(stage.scheduler.counts(), (8, 12));
+    let odd = |id: &u64| (id % 2 == 1).then(|| (directory.clone(), gate.clone()));
+    let unwanted = stage.scheduler.unwanted(stage.now, odd);
+    let ids: Vec<_> = unwanted
+        .iter()
+        .map(|(key, _, id)| (key.is_directory(), *id))
+        .collect();
+    assert_eq!(ids, [(true, 1), (true, 3), (true, 5), (true, 7)]);
+    assert_eq!(stage.scheduler.counts(), (4, 12));
 }
 
 #[test]

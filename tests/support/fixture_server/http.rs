@@ -83,11 +83,17 @@ fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> io::Result<N
         state.documents.get(&did).cloned()
     };
     drop(state);
-    let Document { status, body } = document.unwrap_or_else(|| Document {
+    let document = document.unwrap_or_else(|| Document {
         status: 404,
+        retry_after: None,
         body: serde_json::json!({ "message": format!("DID not registered: {did}") }).to_string(),
     });
-    respond(stream, status, &[], "application/json", body.as_bytes())
+    let headers = document.retry_after.into_iter();
+    let headers: Vec<_> = headers
+        .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))
+        .collect();
+    let body = document.body.as_bytes();
+    respond(stream, document.status, &headers, "application/json", body)
 }
 
 /// One whole answer with its length.

@@ -105,7 +105,18 @@ impl FixtureServer {
     pub fn put_document_status(&self, did: &str, status: u16, body: impl Into<String>) {
         let document = Document {
             status,
+            retry_after: None,
             body: body.into(),
+        };
+        self.shared.lock().documents.insert(did.into(), document);
+    }
+
+    /// The directory refuses for so many seconds whoever asks for this account.
+    pub fn refuse_document(&self, did: &str, seconds: u64) {
+        let document = Document {
+            status: 429,
+            retry_after: Some(seconds),
+            body: "<html>".to_owned(),
         };
         self.shared.lock().documents.insert(did.into(), document);
     }
@@ -114,6 +125,7 @@ impl FixtureServer {
     pub fn put_web_document(&self, document: Value) {
         let document = Document {
             status: 200,
+            retry_after: None,
             body: document.to_string(),
         };
         self.shared.lock().web_document = Some(document);

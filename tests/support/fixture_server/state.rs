@@ -13,6 +13,8 @@ use super::http::Request;
 #[derive(Clone)]
 pub struct Document {
     pub status: u16,
+    /// Seconds that it says to wait.
+    pub retry_after: Option<u64>,
     pub body: String,
 }
 
