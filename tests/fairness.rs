@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::net::TcpListener;
 use std::time::Duration;
+
+use serde_json::json;
 
 use support::backfiller::Builder;
 use support::events::{
-    DEAD_LETTERS, INPUT, dead_letters, enqueue, pending_messages, stream_len, wait_until_drained,
+    DEAD_LETTERS, GROUP, INPUT, dead_letters, enqueue, pending_messages, stream_len,
+    wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer, Request};
 use support::generator::{Repo, SigningKey, did_document, did_plc};
@@ -175,7 +179,7 @@ fn a_host_that_cannot_be_reached_is_left_alone_and_its_messages_are_given_up_in_
 /// A redirect to a host that is at its limit: the message waits for that host without a worker, is not charged, and does not trouble the
 /// first host again.
 #[test]
-fn a_redirect_to_a_busy_host_gives_the_message_back_with_the_host_that_was_learnt() {
+fn a_redirect_to_a_busy_host_gives_the_messageback_with_the_host_that_was_learnt() {
     let mut queue = Queue::new();
     let (first, second) = (queue.serve(2), queue.serve(3));
     let pds = host_with(&first);
@@ -212,4 +216,55 @@ fn a_redirect_to_a_busy_host_gives_the_message_back_with_the_host_that_was_learn
     assert_eq!(pds.repo_requests(&second.did), 1);
     let one = support::instances::end_well(one);
     assert_eq!((summary(&one, "repos"), summary(&one, "failures")), (2, 0));
+}
+
+/// Enqueues by the thousand. Returns the ids.
+fn enqueue_in_bulk(queue: &mut Queue, repo: &Repo, host: &str, count: usize) -> Vec<String> {
+    let message = json!({ "did": repo.did, "host": host }).to_string();
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        let mut pipeline = redis::pipe();
+        for _ in 0..1000.min(count - ids.len()) {
+            pipeline
+                .cmd("XADD")
+                .arg(&[INPUT, "*", "repo", message.as_str()]);
+        }
+        let added: Vec<String> = pipeline.query(&mut queue.connection).expect("XADD");
+        ids.extend(added);
+    }
+    ids
+}
+
+/// A host that is gone and has more messages than can be remembered: those behind them are done all the same, and its own when it
+/// is back.
+#[test]
+fn more_messages_of_a_dead_host_than_can_be_parked_stop_nobody() {
+    const DEAD: usize = 101_000;
+    const FEW: usize = 20;
+    let mut queue = Queue::new();
+    let repo = queue.serve(2);
+    let address = TcpListener::bind("127.0.0.9:0").and_then(|it| it.local_addr());
+    let address = address.expect("a free port").to_string();
+    let ids = enqueue_in_bulk(&mut queue, &repo, &format!("http://{address}"), DEAD);
+    let alive = host_with(&repo);
+    enqueue_many(&mut queue, &repo, &alive, FEW);
+    let one = queue.patient_instance("one").start();
+    eventually("the messages of the other host are done", || {
+        stream_len(&mut queue.connection, INPUT) == DEAD
+    });
+    assert_eq!(repo_requests(&alive).len(), FEW);
+    // So that it does not take so long: somebody takes most of those away that are remembered.
+    for some in ids[100..DEAD - 2000].chunks(1000) {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XACK").arg(&[INPUT, GROUP]).arg(some).ignore();
+        pipeline.cmd("XDEL").arg(INPUT).arg(some).ignore();
+        let taken: () = pipeline.query(&mut queue.connection).expect("XACK, XDEL");
+        taken
+    }
+    let back = FixtureServer::start_with_addr(&address);
+    back.put_repo(&repo.did, repo.car());
+    wait_until_drained(&mut queue.connection);
+    let one = support::instances::end_well(one);
+    assert_eq!(summary(&one, "repos"), (FEW + 100 + 2000) as u64);
+    assert_eq!(summary(&one, "dead_letters"), 0);
 }

@@ -6,7 +6,7 @@
 //! [`scheduler`](super::scheduler) decides when its host has room for it. What was listed may have
 //! changed until then, so it is looked at again before it is taken; and several instances may find the same one
 //! due: XCLAIM's minimal idle time lets the first have it. What another instance has parked, this one looks at only when it has
-//! nothing else to do.
+//! nothing else to do, and what it has forgotten itself, only when there is room again.
 //!
 //! This consumer's own pending messages that it does not hold are held by nobody, for its name is its alone. At a start they come
 //! first, and of those that were begun at most once none waits. After a lost connection they are looked through again: a delivery
@@ -16,6 +16,7 @@
 //! Pinned by `tests/group.rs`, `tests/retries.rs`, `tests/leases.rs` and `tests/deleted.rs`.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,15 @@ struct Look {
     foreign: bool,
 }
 
+/// Which messages are looked at that were offered to all instances, since their hosts had no room for them.
+#[derive(Debug, Clone, Copy)]
+pub struct Offered {
+    /// Those that this one has offered, and does not remember.
+    pub own: bool,
+    /// Those that others have.
+    pub others: bool,
+}
+
 /// The pending list, as the reader goes through it.
 pub struct Pending {
     config: Arc<Config>,
@@ -115,6 +125,10 @@ pub struct Pending {
     due: VecDeque<Due>,
     /// Own messages taken in this pass.
     taken: usize,
+    /// Messages that this process has offered and does not remember: as many as the last pass has seen, and those since.
+    pub forgotten: usize,
+    /// The same in this pass.
+    passed: usize,
     /// Until when the messages of others are left alone.
     grace: Instant,
 }
@@ -131,6 +145,8 @@ impl Pending {
             next: Instant::now(),
             due: VecDeque::new(),
             taken: 0,
+            forgotten: 0,
+            passed: 0,
             grace: Instant::now(),
         }
     }
@@ -138,6 +154,7 @@ impl Pending {
     /// Looks through this consumer's own messages again.
     pub fn recover(&mut self) {
         self.due.clear();
+        self.passed = 0;
         self.cursor = None;
         self.next = Instant::now();
         // Time enough for two renewals, of which one may have to wait for its reply.
@@ -162,8 +179,7 @@ impl Pending {
         }
     }
 
-    /// Reads at most `room` messages that are due, without taking them. `known` says which are looked after already, `hungry`
-    /// whether those are wanted as well that other instances have parked.
+    /// Reads at most `room` messages that are due, without taking them. `known` says which are looked after already.
     ///
     /// # Errors
     /// Of Redis. What was not returned is found again by [`Pending::recover`].
@@ -171,14 +187,14 @@ impl Pending {
         &mut self,
         link: &mut Link,
         room: usize,
-        hungry: bool,
+        offered: Offered,
         known: impl Fn(&str) -> bool,
     ) -> RedisResult<Vec<Seen>> {
         for page in 1..=PAGES {
             if !self.due.is_empty() || self.next > Instant::now() {
                 break;
             }
-            self.list(link, hungry, &known)?;
+            self.list(link, offered, &known)?;
             if page == PAGES && !self.is_own_first() && self.due.is_empty() {
                 // Nothing to do on so many pages: the others can wait for the next tick.
                 self.next = Instant::now() + self.tick();
@@ -254,7 +270,7 @@ impl Pending {
     fn list(
         &mut self,
         link: &mut Link,
-        hungry: bool,
+        wanted: Offered,
         known: &impl Fn(&str) -> bool,
     ) -> RedisResult<()> {
         let mut list = redis::cmd("XPENDING");
@@ -275,9 +291,14 @@ impl Pending {
         for (place, row) in rows.iter().enumerate() {
             let (id, consumer, idle, deliveries) = row;
             let at_once = (self.pass == Pass::Start && *deliveries <= 1) || lost.contains(&place);
-            let offered = *consumer != self.config.consumer
-                && u128::from(*idle) >= retry::DUE_AT_ONCE.as_millis();
-            if known(id) || self.held.contains(id) || (offered && !hungry) {
+            if known(id) || self.held.contains(id) {
+                continue;
+            }
+            let ours = *consumer == self.config.consumer;
+            let offered = u128::from(*idle) >= retry::DUE_AT_ONCE.as_millis();
+            let is_wanted = if ours { wanted.own } else { wanted.others };
+            if offered && !is_wanted {
+                self.passed += usize::from(ours);
                 continue;
             }
             if self.is_due(row, at_once) {
@@ -290,6 +311,7 @@ impl Pending {
             .filter(|_| rows.len() == PAGE)
             .map(|(id, ..)| id.clone());
         if self.cursor.is_none() {
+            self.forgotten = mem::take(&mut self.passed);
             self.next = Instant::now() + self.tick();
         }
         Ok(())

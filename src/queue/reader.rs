@@ -18,8 +18,8 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::ending::{Ending, Original, conclude};
 use super::fence::{Executed, Fence, Standing, is_no_group};
 use super::held::{Held, Hold};
-use super::pending::{Pending, Seen};
-use super::scheduler::{Kind, Parked, Place, Scheduler};
+use super::pending::{Offered, Pending, Seen};
+use super::scheduler::{self, Kind, Parked, Place, Scheduler};
 use super::{Dispatched, Entries, EntryId, Job, Message, Returned, progress, retry, said_deleted};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
@@ -36,6 +36,10 @@ const BLOCK: Duration = Duration::from_secs(1);
 const BLOCK_AT_WORK: Duration = Duration::from_millis(100);
 /// Messages read at a time: little enough that workers do not wait for the next job meanwhile.
 const BATCH: usize = 200;
+/// How many messages may be forgotten: so much longer is the pending list, which is looked through for them, at most.
+const MOST_FORGOTTEN: usize = 1_000_000;
+/// How much room there must be until it is looked for what was forgotten.
+const ROOM_AGAIN: usize = scheduler::MOST_PARKED / 100;
 /// How often it is looked for new messages while others wait for their hosts.
 const LOOK: Duration = Duration::from_millis(50);
 /// What one lane costs to be looked at, about: with thousands of hosts the rounds come less often.
@@ -68,6 +72,8 @@ pub struct Reader {
     metrics: Arc<Metrics>,
     /// Whether new messages are next, and not those that are due again.
     new_is_next: bool,
+    /// Whether it was full, and has not had room again since.
+    full: bool,
     /// When it is looked for new messages again, unless nothing else is to be done.
     next_look: Instant,
 }
@@ -97,6 +103,7 @@ impl Reader {
             shutdown: shutdown.clone(),
             metrics,
             new_is_next: false,
+            full: false,
             next_look: Instant::now(),
         })
     }
@@ -264,9 +271,26 @@ impl Reader {
         Ok(true)
     }
 
+    /// How many more messages can be parked. What nobody can work on now makes room for what somebody might.
+    fn make_room(&mut self) -> usize {
+        let room = self.scheduler.room();
+        if room == 0 {
+            if !self.full {
+                log::info!("{} messages wait for their hosts", scheduler::MOST_PARKED);
+            }
+            self.full = true;
+            if self.scheduler.is_hungry() && self.pending.forgotten < MOST_FORGOTTEN {
+                self.pending.forgotten += self.scheduler.forget(BATCH);
+            }
+        } else if room >= ROOM_AGAIN {
+            self.full = false;
+        }
+        self.scheduler.room()
+    }
+
     /// Reads what is due or what is new; `busy`: does not wait for new messages. Returns whether there was something.
     fn read(&mut self, busy: bool) -> Result<bool, Stop> {
-        let room = self.scheduler.room().min(BATCH);
+        let room = self.make_room().min(BATCH);
         if room == 0 {
             self.next_look = Instant::now() + LOOK;
             return Ok(false);
@@ -305,7 +329,11 @@ impl Reader {
             ..
         } = self;
         let known = |id: &str| EntryId::parse(id).is_some_and(|id| scheduler.is_parked(id));
-        let seen = pending.read(link, room, scheduler.is_hungry(), known);
+        let offered = Offered {
+            own: !self.full,
+            others: !self.full && scheduler.is_hungry(),
+        };
+        let seen = pending.read(link, room, offered, known);
         let seen = seen.map_err(Stop::Error)?;
         for seen in &seen {
             match parse(seen) {

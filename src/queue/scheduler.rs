@@ -11,7 +11,8 @@
 //! Lanes take turns, and within a lane so do messages that are new, those that are due again and those that were given back. So the
 //! host with most of the messages gets one turn in each round as all others, and is served at the rate that it
 //! allows; what is beyond that rate is parked and read past, up to [`MOST_PARKED`], so it does not keep from view what lies behind it.
-//! A held message whose host closes is parked again.
+//! A held message whose host closes is parked again. Where there is no room and workers have nothing to do, the last messages of the
+//! host with most of them are forgotten: they stay pending, and are found again when there is room.
 //!
 //! Nothing here speaks with Redis, and time is an argument; the [`reader`](super::reader) does what is decided here. Pinned by the tests
 //! here, `tests/fairness.rs`, `tests/throttling.rs`, and `make simulate`.
@@ -28,7 +29,7 @@ use super::EntryId;
 use crate::hosts::gate::Allowance;
 use crate::hosts::{HostGate, Key, Permit};
 
-/// How many messages are parked at most: some 50 bytes each. Reading stops there, and only there.
+/// How many messages are parked at most: some 50 bytes each. Reading stops there, unless workers have nothing to do.
 pub const MOST_PARKED: usize = 100_000;
 /// Held at least, however few the workers are: claiming a few at a time is cheaper.
 const LEAST_LOOK_AHEAD: usize = 8;
@@ -167,6 +168,15 @@ impl<J> Scheduler<J> {
     /// How many more messages can be parked.
     pub fn room(&self) -> usize {
         MOST_PARKED.saturating_sub(self.parked.len())
+    }
+
+    /// Makes room for so many by forgetting the last messages of the host with the most. Returns how many there were.
+    pub fn forget(&mut self, count: usize) -> usize {
+        let Some(lane) = self.lanes.values_mut().max_by_key(|it| it.parked.len()) else {
+            return 0;
+        };
+        let last = (0..count).map_while(|_| lane.parked.pop_last());
+        last.filter(|parked| self.parked.remove(&parked.id)).count()
     }
 
     /// Messages that are held and parked.

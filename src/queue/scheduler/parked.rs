@@ -56,6 +56,14 @@ impl Parking {
         None
     }
 
+    /// The one that came last: a new one, if there is any, for nothing is known of it that could be lost.
+    pub fn pop_last(&mut self) -> Option<Parked> {
+        let kinds = [Kind::New, Kind::Again, Kind::Returned].into_iter();
+        kinds
+            .filter_map(|kind| self.kinds[kind as usize].pop_back())
+            .next()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.kinds.iter().map(VecDeque::len).sum()

@@ -311,3 +311,20 @@ fn parked_once_is_parked_once_and_reading_stops_at_the_most() {
         .for_each(|id| stage.scheduler.park(&key, &gate, parked(id), Kind::New));
     assert_eq!(stage.scheduler.room(), 0);
 }
+
+#[test]
+fn the_last_of_the_host_with_the_most_are_forgotten() {
+    let mut stage = Stage::new(4);
+    let (few, many) = (public("few.example:443"), public("many.example:443"));
+    stage.read(&few, 100);
+    stage.read(&many, 300);
+    assert_eq!(stage.scheduler.forget(250), 250);
+    let (held, parked) = stage.scheduler.counts();
+    assert_eq!(held + parked, 150);
+    let known = |id| stage.scheduler.is_parked(EntryId(id, 0));
+    assert!(known(99) && known(148) && !known(150) && !known(399));
+    // From now on the other one has more.
+    stage.scheduler.forget(20);
+    assert!(!stage.scheduler.is_parked(EntryId(99, 0)));
+    assert_eq!(Scheduler::<u64>::new(1).forget(5), 0);
+}
