@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use support::adversary::resources::Resources;
 use support::backfiller::{Backfiller, Builder};
 use support::events::wait_until_drained;
-use support::fixture_server::Fault;
+use support::fixture_server::{Fault, FixtureServer};
 use support::generator::{Repo, RepoBuilder, did_plc};
 use support::heavy::{self, Large};
 use support::hostile::outcomes;
@@ -84,6 +84,16 @@ impl Trial {
         let url = server.url();
         self.stage.enqueue(&repo.did, Some(&url));
         size
+    }
+
+    /// Asks for the repo at a host of its own, which sends only a part.
+    fn put_cut(&mut self, repo: &Repo) -> FixtureServer {
+        let (server, car) = (FixtureServer::start(), repo.car());
+        let after = car.len() - 100;
+        server.put_repo(&repo.did, car);
+        server.set_fault(&repo.did, Fault::Truncate { after });
+        self.stage.enqueue(&repo.did, Some(&server.url()));
+        server
     }
 
     /// How much more it had at most than with small repos, in KiB, when nothing is left to do.
@@ -291,20 +301,20 @@ fn what_a_large_repo_needed_is_given_back() {
 #[test]
 fn what_a_failed_repo_needed_is_given_back() {
     let good = heavy::repo(FIRST, 400, 'x', 20_000);
-    let [panicking, cut] = [1, 2].map(|n| heavy::of_another(&good, FIRST + n));
+    let [panicking, cut, cut_too] = [1, 2, 5].map(|n| heavy::of_another(&good, FIRST + n));
     let wrong = heavy::chain(FIRST + 3, 2, Large::ManyEntries);
     let large = heavy::repo(FIRST + 4, 2000, 'x', 20_000);
     let asked = format!("write:{}", panicking.did);
     let mut trial = Trial::begin_with(1, Some(64), |program| {
-        program.env("BACKFILLER_TEST_PANIC", asked)
+        let program = program.env("BACKFILLER_TEST_PANIC", asked);
+        // A host that has cut one more would be left alone.
+        program.env("BACKFILLER_MAX_ATTEMPTS", "4")
     });
-    let after = cut.car().len() - 100;
-    let fault = Fault::Truncate { after };
-    trial.stage.server.set_fault(&cut.did, fault);
-    trial.put(&cut);
+    let _hosts = [&cut, &cut_too].map(|repo| trial.put_cut(repo));
     trial.put(&panicking);
     trial.put(&wrong);
-    trial.assert_ends(&cut, &["network"; 8]);
+    trial.assert_ends(&cut, &["network"; 4]);
+    trial.assert_ends(&cut_too, &["network"; 4]);
     trial.assert_ends(&wrong, &["mst"; 2]);
     // Its last chunk may have been executed all the same.
     wait_until_drained(&mut trial.stage.connection);

@@ -358,28 +358,39 @@ fn our_own_pauses_are_not_held_against_the_server() {
     }
 }
 
-/// The limits of the program itself; this takes a minute.
+/// The limits of the program itself; this takes a minute. A host that has taken so much of five workers' time gets no more of it.
 #[test]
-fn the_program_gives_a_slow_body_a_minute() {
+fn the_program_gives_a_slow_body_a_minute_and_its_host_five_of_them() {
+    const BODIES: usize = 5;
     let mut stage = Stage::new();
-    let repo = stage.faulty(Fault::Drip {
+    let drip = Fault::Drip {
         bytes: 1,
         every: Duration::from_millis(500),
-    });
-    let backfiller = stage.permitted().start();
+    };
+    let repos = [(); BODIES].map(|()| stage.faulty(drip.clone()));
+    let program = stage.permitted();
+    let program = program.env("BACKFILLER_CONCURRENCY", BODIES.to_string());
+    let backfiller = program.start();
     let began = Instant::now();
     let ended = within(Duration::from_secs(90), || {
-        outcomes::so_far(&backfiller).into_iter().next()
+        let ended = outcomes::so_far(&backfiller);
+        (ended.len() == BODIES).then_some(ended)
     });
-    let Some(outcome) = ended else {
+    let Some(ended) = ended else {
         panic!("it goes on after {:?}", began.elapsed());
     };
-    assert_eq!((outcome.how.as_str(), &outcome.did), ("network", &repo.did));
-    assert!(
-        outcome.line.contains("slower than 8192 bytes/s: "),
-        "{}",
-        outcome.line
-    );
-    assert!(outcome.number("ms") >= 59_000, "{}", outcome.line);
-    assert_eq!(stage.server.repo_requests(&repo.did), 1);
+    for repo in &repos {
+        let outcome = outcomes::of(&ended, &repo.did);
+        assert_eq!(outcome.how, "network", "{}", outcome.line);
+        let said = outcome.line.contains("slower than 8192 bytes/s: ");
+        assert!(said, "{}", outcome.line);
+        assert!(outcome.number("ms") >= 59_000, "{}", outcome.line);
+        assert_eq!(stage.server.repo_requests(&repo.did), 1);
+    }
+    // Two more are there at the same time, and only that of another host is done.
+    let waiting = stage.faulty(drip);
+    let (other, server) = stage.faulty_apart(Fault::Normal);
+    backfiller.wait_for_line(|line| line.contains("done did=") && line.contains(&other.did));
+    assert_eq!(server.repo_requests(&other.did), 1);
+    assert_eq!(stage.server.repo_requests(&waiting.did), 0);
 }

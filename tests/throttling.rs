@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use support::events::{enqueue, wait_until_drained};
+use support::events::{INPUT, enqueue, stream_len, wait_until_drained};
 use support::fixture_server::{Fault, FixtureServer, Request};
 use support::generator::{Repo, RepoBuilder, SigningKey, did_plc, records};
 use support::instances::{Queue, end_well, summary};
@@ -200,6 +200,43 @@ fn no_more_requests_are_in_flight_at_a_host_than_are_allowed() {
     account.host.clear_fault(did);
     account.host.release(did);
     wait_until_drained(&mut queue.connection);
+}
+
+/// Heads that are as good as any, and bodies that break off: after five the host is left alone, and its messages wait without being
+/// charged, while those of another one are done. When it is tried again and is well, they all come.
+#[test]
+fn a_host_that_cuts_its_bodies_is_left_alone_until_it_is_well() {
+    const CUTS: usize = 5;
+    const MESSAGES: usize = 20;
+    let mut queue = Queue::new();
+    let (cutting, other) = (account(&queue, 1), account(&queue, 2));
+    let cut = Fault::Truncate { after: 500 };
+    cutting.host.set_fault(&cutting.repo.did, cut);
+    for account in [&cutting, &other] {
+        let (did, url) = (&account.repo.did, account.host.url());
+        (0..MESSAGES).for_each(|_| drop(enqueue(&mut queue.connection, did, Some(&url))));
+    }
+    let one = queue.instance("one").start();
+    eventually("the other host's messages are done", || {
+        stream_len(&mut queue.connection, INPUT) == MESSAGES
+    });
+    // What comes in now lies behind all that the first host was asked for.
+    enqueue(
+        &mut queue.connection,
+        &other.repo.did,
+        Some(&other.host.url()),
+    );
+    eventually("that one is done", || times(&other.host).len() > MESSAGES);
+    assert_eq!(times(&cutting.host).len(), CUTS);
+    cutting.host.clear_fault(&cutting.repo.did);
+    wait_until_drained(&mut queue.connection);
+    let times = times(&cutting.host);
+    assert_eq!(times.len(), CUTS + MESSAGES);
+    let pause = times[CUTS] - times[CUTS - 1];
+    assert!(pause >= Duration::from_secs(29), "{pause:?}");
+    let one = end_well(one);
+    let counts = ["repos", "failures", "retries"].map(|name| summary(&one, name));
+    assert_eq!(counts, [2 * MESSAGES as u64 + 1, CUTS as u64, CUTS as u64]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::host::Host;
+use super::transport::TooSlow;
 use crate::error::{JobError, Reason};
 
 /// Names of the errors of com.atproto.sync.getRepo that say that the repo is not to be had.
@@ -50,13 +51,15 @@ pub fn of_transport(host: &Host, error: &ureq::Error) -> JobError {
     }
 }
 
-/// Whether the error means that the host was not reached or did not answer, and not that we would not wait or would not ask.
+/// Whether the error, of a request or in the midst of a body, means that the host was not reached or did not answer to the end, and
+/// not that we would not wait or would not ask, or that the content is wrong.
 ///
-/// `was_patient`: it had most of the time that a download may take as a whole.
+/// `was_patient`: it had most of the time that is given as a whole to the one thing that it has not done in that time.
 pub fn is_unreachable(error: &ureq::Error, was_patient: bool) -> bool {
     match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => was_patient,
-        ureq::Error::Other(_) | ureq::Error::BadUri(_) => false,
+        ureq::Error::Other(error) => error.is::<TooSlow>(),
+        ureq::Error::BadUri(_) | ureq::Error::Decompress(..) => false,
         _ => true,
     }
 }
@@ -79,6 +82,13 @@ mod tests {
         assert!(!is_unreachable(&timeout(ureq::Timeout::Global), false));
         assert!(is_unreachable(&ureq::Error::HostNotFound, false));
         assert!(!is_unreachable(&ureq::Error::Other("refused".into()), true));
+        let checksum = std::io::Error::other("corrupt gzip stream");
+        assert!(!is_unreachable(
+            &ureq::Error::Decompress("gzip", checksum),
+            true
+        ));
+        let cut = std::io::ErrorKind::UnexpectedEof;
+        assert!(is_unreachable(&ureq::Error::Io(cut.into()), false));
     }
 
     #[test]

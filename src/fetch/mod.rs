@@ -204,7 +204,7 @@ impl Fetcher {
                 continue;
             }
             if status.as_u16() != 200 {
-                let body = read_error_body(&mut response);
+                let body = read_error_body(&mut response, &mut permit);
                 let error = error::of_status(host, status.as_u16(), &body);
                 if error.class() != Class::Deferred {
                     return Err(error.into());
@@ -285,10 +285,21 @@ impl Read for Download<'_> {
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
             Err(e) => {
-                self.permit.cut();
-                Err(io::Error::other(error::of_transport(&self.host, &e.into())))
+                let e = e.into();
+                cut_short(&mut self.permit, &e);
+                Err(io::Error::other(error::of_transport(&self.host, &e)))
             }
         }
+    }
+}
+
+/// A body was not read to its end. The time for the whole is the operator's limit, as the size is, and the end of it says nothing of
+/// the host; that it is too slow says the transport.
+fn cut_short(permit: &mut Permit, error: &ureq::Error) {
+    if error::is_unreachable(error, false) {
+        permit.cut();
+    } else {
+        permit.given_up();
     }
 }
 
@@ -319,13 +330,12 @@ fn redirect_target(url: &Url, headers: &HeaderMap) -> Option<Url> {
     url.join(header(headers, "location")?).ok()
 }
 
-/// An error's body, as far as it comes; that it does not come is no further error.
-fn read_error_body(response: &mut Response<Body>) -> Vec<u8> {
+/// An error's body, as far as it comes; that it does not come is no further error of the repo, but one of the host.
+fn read_error_body(response: &mut Response<Body>, permit: &mut Permit) -> Vec<u8> {
     let mut body = Vec::new();
-    let _ = response
-        .body_mut()
-        .as_reader()
-        .take(MAX_ERROR_BODY)
-        .read_to_end(&mut body);
+    let mut reader = response.body_mut().as_reader().take(MAX_ERROR_BODY);
+    if let Err(e) = reader.read_to_end(&mut body) {
+        cut_short(permit, &e.into());
+    }
     body
 }

@@ -231,6 +231,7 @@ mod tests {
     use ureq::unversioned::transport::LazyBuffers;
 
     use super::*;
+    use crate::fetch::error::is_unreachable;
 
     const KIB: usize = 1024;
 
@@ -334,6 +335,8 @@ mod tests {
         );
         // Whoever reads on gets the same again, and nothing of the body.
         assert!(is_too_slow(&read(&mut connection, 1).1));
+        let error = connection.await_input(timeout()).unwrap_err();
+        assert!(is_unreachable(&error, false), "it is the host's fault");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //!   that uses these up evenly. Instances that share an address share what is left, so they divide it without knowing of each other.
 //! - **Cool-down**: 429 and 503 close the gate for as long as the host asks; where it does not ask, or has asked before and refuses
 //!   again, for a time that doubles. So does an answer that says that nothing is left.
-//! - **Circuit**: failures at the connection level in a row close it as well, for a growing time; then one request tries.
+//! - **Circuit**: failures at the connection level in a row close it as well, for a growing time; then one request tries. A body that
+//!   drips or breaks off is such a failure, so only an answer that came to its end shows that the host is well.
 //!
 //! Answers to requests that were begun before the gate closed do not close it again: ten refusals at a time are one.
 //! A host that has refused or failed for `max_deferred` without a success is *given up*: its messages need not wait for it any more.
@@ -201,9 +202,12 @@ impl Gate {
             .is_none_or(|rate| self.bucket.available(rate, now) > 0)
     }
 
-    /// A request of that time has come to its end, whole: one more may be in flight.
+    /// A request of that time has come to its end, whole: its host is well, and one more may be in flight. One that was begun before
+    /// says nothing about the time since.
     pub fn completed(&mut self, time: u64) {
         if time == self.times {
+            (self.failures, self.opened) = (0, 0);
+            self.trouble = None;
             let full = self.rules.concurrency.unwrap_or(FULL_SPEED);
             let start = self.start.map(|start| start + 1);
             self.start = start.filter(|start| *start < full);
@@ -228,7 +232,7 @@ impl Gate {
         }
     }
 
-    /// The host has answered a request of that time.
+    /// The host has begun to answer a request of that time.
     pub fn answered(&mut self, time: u64, status: u16, limits: &Limits, now: Instant) {
         let reset = limits
             .reset
@@ -253,10 +257,8 @@ impl Gate {
             self.refused(time, limits, now);
             return;
         }
-        // One that was begun before says nothing about the time since.
         if time == self.times {
-            (self.refusals, self.failures, self.opened) = (0, 0, 0);
-            self.trouble = None;
+            self.refusals = 0;
         }
     }
 
@@ -279,7 +281,7 @@ impl Gate {
         self.start_again(now + pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), now);
     }
 
-    /// A request of that time did not come through: no connection, no TLS, no answer.
+    /// A request of that time did not come through: no connection, no TLS, no answer, or not to its end.
     pub fn unreachable(&mut self, time: u64, now: Instant) {
         if time != self.times {
             return;

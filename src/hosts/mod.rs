@@ -281,6 +281,8 @@ impl Permit {
     /// For a request at its host, the first or another, if it may be made now: the host may have closed since the permit was given.
     pub fn renew(&mut self) -> bool {
         let now = Instant::now();
+        // An answer that leads to another one of the same host is not yet what was asked for.
+        self.whole = false;
         let mut state = lock(&self.gate.state);
         // The slot is there already or was, and so is the token of the first one.
         let free = !state.is_closed(now) && (!self.used || state.has_token(now));
@@ -292,20 +294,27 @@ impl Permit {
             state.take(now);
             self.given = now;
             self.used = false;
-            self.whole = false;
         }
         free
     }
 
-    /// The host has answered, with this status and these words about its limits. If there is a body, and it does not come whole,
-    /// [`Permit::cut`] is to be said.
+    /// The host has begun to answer, with this status and these words about its limits. That the answer is whole is taken for granted
+    /// when the permit is dropped, unless [`Permit::cut`] or [`Permit::given_up`] was said: a body that is not wanted any more, be it
+    /// too large or no CAR, is as whole as it need be.
     pub fn answered(&mut self, status: u16, limits: &Limits) {
         self.whole = !matches!(status, 429 | 503);
         lock(&self.gate.state).answered(self.time, status, limits, Instant::now());
     }
 
-    /// The body that was begun has not come whole.
+    /// The body that was begun has broken off, or comes too slowly: as if the host had not answered.
     pub fn cut(&mut self) {
+        if std::mem::take(&mut self.whole) {
+            self.unreachable();
+        }
+    }
+
+    /// The body that was begun is not read to its end, for a reason that says nothing of the host.
+    pub fn given_up(&mut self) {
         self.whole = false;
     }
 

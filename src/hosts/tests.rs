@@ -189,3 +189,73 @@ fn a_permit_that_is_set_aside_keeps_its_token_and_not_its_slot() {
     drop(permit);
     assert_eq!(gate.allowance(now), Allowance::Now(1), "and a token");
 }
+
+/// A request at a gate that anybody may use, answered so and then dropped.
+fn ask(gate: &HostGate, status: u16, then: impl FnOnce(&mut Permit)) {
+    let mut permit = gate.permit(Instant::now()).expect("it is open");
+    permit.begin();
+    permit.answered(status, &Limits::default());
+    then(&mut permit);
+}
+
+#[test]
+fn bodies_that_are_cut_close_a_gate_and_what_is_not_the_hosts_fault_does_not() {
+    let gate = gate();
+    // An error that came whole is a sign of life as well, and so is an answer that was not wanted to its end.
+    for status in [200, 302, 404, 500] {
+        (0..4).for_each(|_| ask(&gate, 200, Permit::cut));
+        ask(&gate, status, |_| {});
+    }
+    // Neither good nor bad.
+    (0..20).for_each(|_| ask(&gate, 200, Permit::given_up));
+    (0..4).for_each(|_| ask(&gate, 200, Permit::cut));
+    (0..20).for_each(|_| ask(&gate, 200, Permit::given_up));
+    assert!(!gate.is_closed(Instant::now()));
+    ask(&gate, 404, Permit::cut);
+    assert!(gate.is_closed(Instant::now()), "five in a row");
+}
+
+#[test]
+fn one_body_is_cut_once_and_one_of_a_refusal_not_at_all() {
+    let gate = gate();
+    ask(&gate, 200, |permit| (0..20).for_each(|_| permit.cut()));
+    assert!(!gate.is_closed(Instant::now()));
+    let mut permits = [(), ()].map(|()| gate.permit(Instant::now()).unwrap());
+    for permit in &mut permits {
+        permit.begin();
+        permit.answered(429, &Limits::default());
+    }
+    let opens = |gate: &HostGate| match gate.allowance(Instant::now()) {
+        Allowance::From(time) => time,
+        allowance => panic!("{allowance:?}"),
+    };
+    let once = opens(&gate);
+    permits.iter_mut().for_each(Permit::cut);
+    assert_eq!(opens(&gate), once);
+}
+
+/// A host that sends everybody to another address of its own, where bodies break off, has not given a whole answer by that.
+#[test]
+fn a_redirect_within_a_host_is_not_yet_an_answer() {
+    for rps in [None, Some("0.1".to_owned())] {
+        let hosts = hosts_with(|cli| cli.host_rps = rps.clone());
+        let gate = hosts.gate(&Key::host("10.0.0.1:80", true));
+        for _ in 0..5 {
+            let mut permits = Permits {
+                host: gate.permit_in_advance(),
+                ..Permits::default()
+            };
+            let mut permit = permits.host.take().expect("it is open");
+            permit.begin();
+            permit.answered(302, &Limits::default());
+            permits.host = Some(permit);
+            // Where there is no token, it is owed.
+            let next = permits.take(&gate).or_else(|| gate.permit_in_advance());
+            let mut permit = next.expect("it is open");
+            permit.begin();
+            permit.answered(200, &Limits::default());
+            permit.cut();
+        }
+        assert!(gate.is_closed(Instant::now()), "{rps:?}");
+    }
+}

@@ -9,15 +9,16 @@ use super::generator::Repo;
 use super::hostile::outcomes::{self, Outcome};
 use super::hostile::stage::Stage;
 
-/// Runs the program over an account for each fault; each must end so, and the good ones have all their events. What defers has a
-/// server of its own: one that asks to wait is not asked for anything else meanwhile.
+/// Runs the program over an account for each fault; each must end so, and the good ones have all their events. What defers, or breaks
+/// off, has a server of its own: one that asks to wait, or fails again and again, is not asked for anything else meanwhile.
 #[track_caller]
 pub fn assert_ends(stage: &mut Stage, faults: Vec<(Fault, &str)>) -> Vec<Outcome> {
-    let (waits, faults): (Vec<_>, Vec<_>) =
-        faults.into_iter().partition(|(_, how)| *how == "deferred");
-    let waits: Vec<_> = waits
+    let (apart, faults): (Vec<_>, Vec<_>) = faults
         .into_iter()
-        .map(|(fault, _)| stage.faulty_apart(fault))
+        .partition(|(_, how)| matches!(*how, "deferred" | "network"));
+    let apart: Vec<_> = apart
+        .into_iter()
+        .map(|(fault, how)| (stage.faulty_apart(fault), how))
         .collect();
     let repos: Vec<_> = faults
         .into_iter()
@@ -25,9 +26,9 @@ pub fn assert_ends(stage: &mut Stage, faults: Vec<(Fault, &str)>) -> Vec<Outcome
         .collect();
     let program = stage.permitted();
     let ended = assert_repos_end(stage, program, &repos);
-    for (repo, server) in &waits {
+    for ((repo, server), how) in &apart {
         let outcome = outcomes::of(&ended, &repo.did);
-        assert_eq!(outcome.how, "deferred", "{}", outcome.line);
+        assert_eq!(outcome.how, *how, "{}", outcome.line);
         assert_eq!(server.repo_requests(&repo.did), 1, "{}", outcome.line);
     }
     ended

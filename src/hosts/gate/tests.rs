@@ -67,6 +67,14 @@ impl Clocked {
         self.gate.end(true);
     }
 
+    /// One request, an answer that begins well, and a body that breaks off.
+    fn ask_and_be_cut(&mut self) {
+        let time = self.gate.begin(self.now);
+        self.gate.answered(time, 200, &Limits::default(), self.now);
+        self.gate.unreachable(time, self.now);
+        self.gate.end(true);
+    }
+
     /// So many successes, one after the other.
     fn succeed(&mut self, times: usize) {
         for _ in 0..times {
@@ -315,6 +323,100 @@ fn the_circuit_opens_after_five_failures_in_a_row_for_a_growing_time() {
     host.pass(1.0);
     host.ask_in_vain();
     assert_eq!(host.closed_for(), 0.0);
+}
+
+/// A host that answers and then drips or breaks off holds a worker as long as one that is silent.
+#[test]
+fn bodies_that_break_off_open_the_circuit_however_well_they_begin() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(20);
+    for failures in 1..=4 {
+        host.ask_and_be_cut();
+        assert_eq!(host.closed_for(), 0.0, "{failures}");
+        host.pass(1.0);
+    }
+    for pause in [30.0, 60.0, 120.0] {
+        host.ask_and_be_cut();
+        assert_eq!(host.closed_for(), pause);
+        host.pass(pause);
+        assert_eq!(host.room(), 1, "one tries");
+    }
+    host.succeed(1);
+    assert!(host.gate.trouble.is_none(), "a whole answer ends it");
+    host.pass(1.0);
+    (0..4).for_each(|_| host.ask_and_be_cut());
+    assert_eq!(host.closed_for(), 0.0);
+    // They count together with those that do not even begin.
+    host.ask_in_vain();
+    assert_eq!(host.closed_for(), 30.0);
+}
+
+/// A repo that is too slow again and again, at a host whose others come well, and one bad moment.
+#[test]
+fn a_whole_answer_between_two_that_break_off_keeps_the_circuit_closed() {
+    let mut host = Clocked::new(PUBLIC);
+    for status in [200, 301, 400, 404, 500].repeat(20) {
+        host.pass(1.0);
+        host.ask_and_be_cut();
+        host.pass(1.0);
+        host.ask(status, &Limits::default());
+        assert_eq!(host.closed_for(), 0.0, "{status}");
+    }
+    host.succeed(20);
+    host.pass(1.0);
+    assert_eq!(host.room(), 2, "at full speed");
+}
+
+#[test]
+fn an_answer_has_to_come_to_its_end_before_it_shows_that_its_host_is_well() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(20);
+    (0..4).for_each(|_| host.ask_and_be_cut());
+    let begun = host.gate.begin(host.now);
+    host.gate.answered(begun, 200, &Limits::default(), host.now);
+    assert!(host.gate.trouble.is_some(), "not by its head");
+    host.ask_and_be_cut();
+    assert_eq!(host.closed_for(), 30.0, "five in a row");
+    // And one that was begun before the circuit opened says nothing of the time since.
+    host.gate.completed(begun);
+    host.gate.end(true);
+    host.pass(30.0);
+    host.ask_and_be_cut();
+    assert_eq!(host.closed_for(), 60.0);
+}
+
+/// A host that refuses no more is believed anew from the head of an answer on, whatever becomes of its body.
+#[test]
+fn the_head_of_an_answer_ends_a_row_of_refusals() {
+    let mut host = Clocked::new(PUBLIC);
+    for pause in [30.0, 60.0, 120.0] {
+        host.ask(429, &Limits::default());
+        assert_eq!(host.closed_for(), pause);
+        host.pass(pause);
+    }
+    host.ask_and_be_cut();
+    assert_eq!(host.closed_for(), 0.0);
+    host.ask(429, &Limits::default());
+    assert_eq!(host.closed_for(), 30.0);
+}
+
+/// Nothing but heads, for as long as a host is waited for: it is given up as one that is silent.
+#[test]
+fn a_host_whose_bodies_break_off_for_too_long_is_given_up() {
+    let mut host = Clocked::new(Rules {
+        max_deferred: Some(Duration::from_secs(100)),
+        ..PUBLIC
+    });
+    host.succeed(20);
+    let since = host.now;
+    (0..5).for_each(|_| host.ask_and_be_cut());
+    for pause in [30.0, 60.0] {
+        assert!(matches!(host.gate.allowance(host.now), Allowance::From(_)));
+        host.pass(pause);
+        host.ask_and_be_cut();
+    }
+    host.pass(20.0);
+    assert_eq!(host.gate.allowance(host.now), Allowance::GivenUp(since));
 }
 
 #[test]
