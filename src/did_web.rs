@@ -116,7 +116,7 @@ impl WebDocuments {
                         .map_err(|e| never(&format_args!("redirect to {target:?}: {e}")))?;
                     let key = Host::of(&url, ChosenBy::Stranger).key();
                     // A token that is not there yet is owed: to come back here later would cost the first host one more.
-                    let next = self.hosts.gate(&key).permit_in_advance();
+                    let next = self.hosts.gate(&key).permit_on_credit();
                     permit = next.ok_or_else(|| Busy::new(key, None))?;
                 }
                 _ => return Err(failed(&format_args!("answered {status}")).into()),

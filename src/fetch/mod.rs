@@ -198,7 +198,7 @@ impl Fetcher {
                 let again = permits.take(&gate).or_else(|| {
                     // Whoever comes back later would have to begin anew, so a token that is not there yet is owed.
                     let is_elsewhere = learnt.is_none();
-                    is_elsewhere.then(|| gate.permit_in_advance()).flatten()
+                    is_elsewhere.then(|| gate.permit_on_credit()).flatten()
                 });
                 permit = again.ok_or_else(|| Busy::new(host.key(), learnt))?;
                 continue;

@@ -40,6 +40,12 @@ impl Bucket {
         self.tokens.max(0.0) as usize
     }
 
+    /// How many tokens have been taken that are not there yet.
+    pub fn owed(&mut self, rate: f64, now: Instant) -> f64 {
+        self.fill(rate, now);
+        (-self.tokens).max(0.0)
+    }
+
     /// When there is a whole token.
     pub fn next(&mut self, rate: f64, now: Instant) -> Instant {
         self.fill(rate, now);
@@ -107,6 +113,7 @@ mod tests {
         let mut bucket = Bucket::new(start);
         (0..6).for_each(|_| bucket.take(10.0, start));
         assert_eq!(bucket.available(10.0, start), 0);
+        assert_eq!(bucket.owed(10.0, start), 5.0);
         let next = bucket.next(10.0, start);
         assert!(
             next >= start + Duration::from_millis(600),
@@ -114,6 +121,7 @@ mod tests {
         );
         assert!(next < start + Duration::from_millis(601));
         assert_eq!(bucket.available(10.0, next), 1);
+        assert_eq!(bucket.owed(10.0, next), 0.0);
         (0..1_000_000).for_each(|_| bucket.take(10.0, next));
         assert!(bucket.next(10.0, next) <= next + Duration::from_secs(61));
     }

@@ -33,6 +33,9 @@ const FAILURES: u32 = 5;
 /// How much of what a host says is left is spread until the reset: others may ask at the same time, and moments are said in whole
 /// seconds.
 const SPREAD: f64 = 0.95;
+/// How much may be owed when somebody would owe one more for a redirect that a stranger chose, in seconds of the rate. Enough that a few
+/// who are sent to a busy host at once need not begin anew; more than a moment's work ahead no stranger can make us ask of a host.
+const CREDIT_SECS: f64 = 1.0;
 /// How long a host is remembered that has never closed its gate; the others are for the longest pause.
 const KEPT: Duration = Duration::from_secs(60);
 /// In flight at a host without a cap, slow start is over.
@@ -200,6 +203,12 @@ impl Gate {
     pub fn has_token(&mut self, now: Instant) -> bool {
         self.rate(now)
             .is_none_or(|rate| self.bucket.available(rate, now) > 0)
+    }
+
+    /// Whether a token may be owed for a stranger's sake.
+    pub fn has_credit(&mut self, now: Instant) -> bool {
+        self.rate(now)
+            .is_none_or(|rate| self.bucket.owed(rate, now) <= rate * CREDIT_SECS)
     }
 
     /// A request of that time has come to its end, whole: its host is well, and one more may be in flight. One that was begun before

@@ -12,7 +12,7 @@
 //!
 //! Whether a host is the operator's own (an address that is not public) decides whether the defaults hold for it: limits
 //! that the operator has set himself hold for all. No lock is held across I/O. Pinned by the tests here and in [`gate`],
-//! by `tests/throttling.rs`, `tests/fairness.rs` and `make simulate`.
+//! by `tests/throttling.rs`, `tests/credit.rs`, `tests/fairness.rs` and `make simulate`.
 
 pub mod bucket;
 pub mod gate;
@@ -227,6 +227,13 @@ impl HostGate {
         let now = Instant::now();
         let mut state = lock(&self.state);
         (!state.is_closed(now)).then(|| self.begin(&mut state, now))
+    }
+
+    /// The same for whom a stranger has sent there, which is not without end: none while a second's worth is owed.
+    pub fn permit_on_credit(&self) -> Option<Permit> {
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        (!state.is_closed(now) && state.has_credit(now)).then(|| self.begin(&mut state, now))
     }
 
     fn begin(&self, state: &mut Gate, now: Instant) -> Permit {

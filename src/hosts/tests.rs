@@ -112,6 +112,28 @@ fn one_permit_serves_one_request_and_another_at_the_same_host_needs_another_toke
 }
 
 #[test]
+fn for_a_strangers_sake_only_so_much_is_owed_and_nothing_while_a_host_is_closed() {
+    let hosts = hosts_with(|cli| cli.host_rps = Some("3".to_owned()));
+    let gate = hosts.gate(&Key::host("pds.example:443", false));
+    let used = || {
+        let mut permit = gate.permit_on_credit()?;
+        permit.begin();
+        Some(())
+    };
+    // The one token that is there, a second's worth, and the one that goes beyond it.
+    assert_eq!((0..1000).map_while(|_| used()).count(), 1 + 3 + 1);
+    let mut own = gate.permit_in_advance().expect("that is another matter");
+    own.begin();
+    own.answered(429, &Limits::default());
+    let other = hosts.gate(&Key::host("other.example:443", false));
+    assert!(other.permit_on_credit().is_some());
+    let mut refused = other.permit_in_advance().expect("it is open");
+    refused.begin();
+    refused.answered(429, &Limits::default());
+    assert!(other.permit_on_credit().is_none(), "closed");
+}
+
+#[test]
 fn hosts_that_need_no_remembering_are_forgotten_and_others_are_not() {
     let hosts = hosts_with(|_| {});
     let troubled = Key::host("troubled.example:443", false);

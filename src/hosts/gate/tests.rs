@@ -464,6 +464,40 @@ fn a_gate_can_be_forgotten_soon_and_one_that_was_closed_after_the_longest_pause(
     assert!(host.gate.is_idle(host.now));
 }
 
+/// How many are lent in so many seconds to those who come again and again.
+#[test]
+fn credit_is_a_seconds_worth_and_then_the_rate() {
+    for (rate, at_once, later) in [(10.0, 12, 110), (1.0, 3, 12), (0.1, 2, 3)] {
+        let mut host = Clocked::new(Rules {
+            rate: Some(rate),
+            ..PUBLIC
+        });
+        let lent = |host: &mut Clocked| {
+            let begun = (0..1000).take_while(|_| {
+                let has_credit = host.gate.has_credit(host.now);
+                if has_credit {
+                    host.gate.begin(host.now);
+                }
+                has_credit
+            });
+            begun.count()
+        };
+        assert_eq!(lent(&mut host), at_once, "{rate}");
+        let mut all = at_once;
+        for _ in 0..100 {
+            host.pass(0.1);
+            all += lent(&mut host);
+        }
+        // Ten seconds.
+        assert!((later..=later + 3).contains(&all), "{rate}: {all}");
+    }
+    let mut host = Clocked::new(FREE);
+    for _ in 0..1000 {
+        assert!(host.gate.has_credit(host.now), "nothing is ever owed");
+        host.gate.begin(host.now);
+    }
+}
+
 /// Since when a host is in trouble is known only as long as somebody asks it.
 #[test]
 fn a_host_that_was_not_asked_for_long_is_not_given_up_for_it() {

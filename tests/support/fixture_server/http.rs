@@ -88,12 +88,20 @@ fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> io::Result<N
         retry_after: None,
         body: serde_json::json!({ "message": format!("DID not registered: {did}") }).to_string(),
     });
-    let headers = document.retry_after.into_iter();
-    let headers: Vec<_> = headers
-        .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))
-        .collect();
-    let body = document.body.as_bytes();
-    respond(stream, document.status, &headers, "application/json", body)
+    let Document { status, body, .. } = &document;
+    // A redirect's body is its target.
+    let location = (300..400).contains(status).then(|| body.clone());
+    let location = location.map(|url| ("Location".to_owned(), url));
+    let seconds = document.retry_after.map(|seconds| seconds.to_string());
+    let wait = seconds.map(|seconds| ("Retry-After".to_owned(), seconds));
+    let headers: Vec<_> = location.into_iter().chain(wait).collect();
+    respond(
+        stream,
+        *status,
+        &headers,
+        "application/json",
+        body.as_bytes(),
+    )
 }
 
 /// One whole answer with its length.

@@ -131,6 +131,15 @@ impl FixtureServer {
         self.shared.lock().web_document = Some(document);
     }
 
+    /// Sends whoever asks for the document of `did:web:<this host>` to this URL.
+    pub fn redirect_web_document(&self, location: impl Into<String>) {
+        let document = Document {
+            status: 302,
+            body: location.into(),
+        };
+        self.shared.lock().web_document = Some(document);
+    }
+
     /// How getRepo fails for an account, until it is replaced, used up ([`Fault::Then`]) or
     /// cleared.
     pub fn set_fault(&self, did: &str, fault: Fault) {
