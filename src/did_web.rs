@@ -1,52 +1,42 @@
 //! Documents of did:web: `https://<host>/.well-known/did.json`, over an agent of our own.
 //!
-//! A host of a did:web is an address that a stranger chose, and so is each one that it redirects to: every hop passes the
-//! [`policy`](crate::fetch::policy) and has the permit of its host, by the rules for getRepo. The atproto specification allows hosts only, without a path
-//! (atproto.com/specs/did); a port is written `%3A…`. `localhost` is asked over plain http, as rsky-identity and the reference
+//! A host of a did:web is an address that a stranger chose, and so is each one that it redirects to: every [`hop`](crate::fetch::hop)
+//! passes the policy and has the permit of its host, by the rules for getRepo. The atproto specification allows hosts only, without
+//! a path (atproto.com/specs/did); a port is written `%3A…`. `localhost` is asked over plain http, as rsky-identity and the reference
 //! implementation do; the policy lets that pass only where private hosts are allowed.
 //!
 //! rsky-identity has a client for this, which can take neither our User-Agent nor our policy, and needs an async runtime.
-//! Pinned by the tests here and by `tests/did_web.rs` and `tests/strangers.rs`.
+//! Pinned by the tests here and by `tests/did_web.rs`, `tests/strangers.rs` and `tests/credit.rs`.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use ureq::Body;
 use ureq::http::Response;
-use ureq::{Agent, Body};
 use url::Host as UrlHost;
 
 use crate::config::Config;
 use crate::error::{JobError, Reason};
-use crate::fetch::error::is_unreachable;
+use crate::fetch::hop::{Client, Unanswered};
 use crate::fetch::host::{ChosenBy, Host};
-use crate::fetch::limits::Limits;
-use crate::fetch::policy::{AddressPolicy, Refusal};
+use crate::fetch::policy::Refusal;
 use crate::fetch::resolver::Resolver;
-use crate::fetch::{MAX_REDIRECTS, agent, header};
+use crate::fetch::{MAX_REDIRECTS, header};
 use crate::hosts::{Busy, Hosts, Permit, Stopped};
 use crate::identity::{DOCUMENT_TYPES, LOOK_UP_TIMEOUT};
 
 /// Where a host has its document.
 const DOCUMENT_PATH: &str = "/.well-known/did.json";
-/// Connections kept: few accounts are did:web ones, and nearly each of them has a host of its own.
-const IDLE: usize = 4;
-
 /// Asks hosts of did:web; shared by all workers.
 pub struct WebDocuments {
-    agent: Agent,
-    policy: AddressPolicy,
-    hosts: Arc<Hosts>,
+    client: Client,
 }
 
 impl WebDocuments {
     /// Nothing is connected to before the first question.
     pub fn new(config: &Config, resolver: &Resolver, hosts: &Arc<Hosts>) -> Self {
-        let policy = AddressPolicy::new(config.allow_private_hosts);
-        let resolver = resolver.under(policy);
         WebDocuments {
-            agent: agent(config, resolver, DOCUMENT_TYPES, LOOK_UP_TIMEOUT, IDLE),
-            policy,
-            hosts: Arc::clone(hosts),
+            client: Client::new(config, resolver, hosts, DOCUMENT_TYPES, LOOK_UP_TIMEOUT),
         }
     }
 
@@ -65,59 +55,38 @@ impl WebDocuments {
                 format_args!("{did}: {what}"),
             ))
         };
-        let host = host_of(did).map_err(|e| never(&e))?;
+        let mut host = host_of(did).map_err(|e| never(&e))?;
         let (mut url, mut permit) = (host.url_of(DOCUMENT_PATH), permit);
         for _ in 0..=MAX_REDIRECTS {
-            self.policy
-                .check_url(&url, ChosenBy::Stranger)
-                .map_err(|refusal| never(&refusal))?;
-            let left = deadline.saturating_duration_since(Instant::now());
             let failed = |what: &dyn std::fmt::Display| {
                 let host = url.host_str().unwrap_or_default();
                 JobError::new(Reason::Network, format_args!("{did}: {host}: {what}"))
             };
-            permit.begin();
-            let response = self
-                .agent
-                .get(url.as_str())
-                .config()
-                .timeout_global(Some(left))
-                .build()
-                .call()
-                .map_err(|e| match e {
-                    ureq::Error::Other(e) if e.is::<Refusal>() => never(&e),
-                    e => {
-                        if is_unreachable(&e, left > LOOK_UP_TIMEOUT / 2) {
-                            permit.unreachable();
-                        }
-                        failed(&e).into()
-                    }
-                })?;
+            let asked = self.client.ask(&host, &url, &mut permit, deadline);
+            let response = asked.map_err(|e| match e {
+                Unanswered::NotPermitted(refusal) => never(&refusal),
+                Unanswered::Failed(ureq::Error::Other(e)) if e.is::<Refusal>() => never(&e),
+                Unanswered::Failed(e) => failed(&e).into(),
+            })?;
             let status = response.status().as_u16();
-            permit.answered(status, &Limits::read(response.headers(), SystemTime::now()));
             match (status, header(response.headers(), "location")) {
                 (200..=299, _) => return Ok((response, permit)),
                 (404 | 410, _) => return Err(never(&"not found")),
                 (429 | 503, _) => {
-                    let key = Host::of(&url, ChosenBy::Stranger).key();
-                    let reason = Reason::Deferred;
+                    let (key, learnt) = (host.key(), None);
                     let text = failed(&format_args!("answered {status}")).text;
+                    let reason = Reason::Deferred;
                     let error = JobError { reason, text };
-                    return Err(Busy {
-                        key,
-                        learnt: None,
-                        error,
-                    }
-                    .into());
+                    return Err(Busy { key, learnt, error }.into());
                 }
                 (300..=399, Some(target)) => {
                     url = url
                         .join(target)
                         .map_err(|e| never(&format_args!("redirect to {target:?}: {e}")))?;
-                    let key = Host::of(&url, ChosenBy::Stranger).key();
-                    // A token that is not there yet is owed: to come back here later would cost the first host one more.
-                    let next = self.hosts.gate(&key).permit_on_credit();
-                    permit = next.ok_or_else(|| Busy::new(key, None))?;
+                    host = Host::of(&url, ChosenBy::Stranger);
+                    // To come back here later would cost the first host one more request.
+                    let next = self.client.permit_for(&host.key(), permit, true);
+                    permit = next.ok_or_else(|| Busy::new(host.key(), None))?;
                 }
                 _ => return Err(failed(&format_args!("answered {status}")).into()),
             }

@@ -1,7 +1,7 @@
 //! Downloads of repos: `GET /xrpc/com.atproto.sync.getRepo?did=…` over ureq.
 //!
 //! [`Fetcher::get_repo`] returns as soon as the head of a success has arrived; the body is read by the caller while it comes.
-//! Redirects are followed here and not by ureq, so that each hop passes the [`policy`]. All waits have an end: connecting,
+//! Redirects are followed here and not by ureq, so that each [`hop`] passes the [`policy`] and has its host's permit. All waits have an end: connecting,
 //! the first byte, each byte after it, a pace that is too slow ([`transport`]), and the whole. Every error that [`Download`]
 //! returns while it is read carries a [`JobError`], because only here it is known whether the server, the network or the
 //! operator's limit is the reason.
@@ -9,6 +9,7 @@
 
 pub mod addresses;
 pub mod error;
+pub mod hop;
 pub mod host;
 pub mod limits;
 pub mod names;
@@ -18,27 +19,27 @@ pub mod transport;
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body, BodyReader};
 use url::Url;
 
+use self::hop::{Client, Unanswered};
 use self::host::{ChosenBy, Host};
-use self::limits::Limits;
-use self::policy::AddressPolicy;
 use self::resolver::Resolver;
 use crate::config::Config;
 use crate::error::{Class, JobError, Reason};
-use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
+use crate::hosts::{Busy, Hosts, Learnt, Permit, Stopped};
 use crate::status::Slot;
 
 /// How long a name may take to resolve and a server to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may take to begin its answer, and then may be silent in the midst of it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections that a worker's agent keeps: it makes one request at a time, but goes from host to host and back.
+/// Connections that an agent keeps: a worker's makes one request at a time, but goes from host to host and back; and that for documents of
+/// did:web has few requests, nearly each at a host of its own.
 const IDLE: usize = 4;
 /// Redirects followed for one request.
 pub const MAX_REDIRECTS: usize = 5;
@@ -96,31 +97,17 @@ pub fn agent(
 
 /// One worker's downloads, over its own agent.
 pub struct Fetcher {
-    agent: Agent,
-    policy: AddressPolicy,
-    resolver: Resolver,
+    client: Client,
     max_bytes: u64,
-    whole: Duration,
-    hosts: Arc<Hosts>,
 }
 
 impl Fetcher {
     /// A fetcher with an agent of its own.
     pub fn new(config: &Config, resolver: &Resolver, hosts: &Arc<Hosts>) -> Self {
-        let policy = AddressPolicy::new(config.allow_private_hosts);
+        let (accept, whole) = ("application/vnd.ipld.car", config.http_timeout);
         Fetcher {
-            agent: agent(
-                config,
-                resolver.under(policy),
-                "application/vnd.ipld.car",
-                config.http_timeout,
-                IDLE,
-            ),
-            policy,
-            resolver: resolver.clone(),
+            client: Client::new(config, resolver, hosts, accept, whole),
             max_bytes: config.max_repo_bytes,
-            whole: config.http_timeout,
-            hosts: Arc::clone(hosts),
         }
     }
 
@@ -145,9 +132,10 @@ impl Fetcher {
         let mut permit = permit;
         loop {
             slot.asks(&host.to_string());
-            self.policy
-                .check_url(&url, host.chosen_by)
-                .map_err(|refusal| {
+            let asked = self.client.ask(host, &url, &mut permit, deadline);
+            let mut response = asked.map_err(|e| match e {
+                Unanswered::Failed(e) => error::of_transport(host, &e),
+                Unanswered::NotPermitted(refusal) => {
                     // The first address comes from the message or the DID document, the others from the servers.
                     let reason = if *hops == 0 {
                         Reason::Identity
@@ -155,30 +143,9 @@ impl Fetcher {
                         Reason::HttpStatus
                     };
                     JobError::new(reason, refusal)
-                })?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            permit.begin();
-            let mut response = self
-                .agent
-                .get(url.as_str())
-                .config()
-                .timeout_global(Some(left))
-                .build()
-                .call()
-                .map_err(|e| {
-                    let was_patient = left > self.whole / 2;
-                    if error::is_unreachable(&e, was_patient) {
-                        permit.unreachable();
-                    }
-                    error::of_transport(host, &e)
-                })?;
+                }
+            })?;
             let status = response.status();
-            let limits = Limits::read(response.headers(), SystemTime::now());
-            permit.answered(status.as_u16(), &limits);
-            // Only now it is known where the name led.
-            if url.domain().and_then(|name| self.resolver.is_private(name)) == Some(true) {
-                self.hosts.turned_out_private(&host.key());
-            }
             if status.is_redirection() {
                 let target = redirect_target(&url, response.headers())
                     .ok_or_else(|| error::of_status(host, status.as_u16(), b""))?;
@@ -189,18 +156,9 @@ impl Fetcher {
                 *hops += 1;
                 *host = Host::of(&target, ChosenBy::Stranger);
                 url = target;
-                let mut permits = Permits {
-                    host: Some(permit),
-                    ..Permits::default()
-                };
-                let gate = self.hosts.gate(&host.key());
-                let learnt = learnt(&url, host, *hops, did);
-                let again = permits.take(&gate).or_else(|| {
-                    // Whoever comes back later would have to begin anew, so a token that is not there yet is owed.
-                    let is_elsewhere = learnt.is_none();
-                    is_elsewhere.then(|| gate.permit_on_credit()).flatten()
-                });
-                permit = again.ok_or_else(|| Busy::new(host.key(), learnt))?;
+                let (key, learnt) = (host.key(), learnt(&url, host, *hops, did));
+                let next = self.client.permit_for(&key, permit, learnt.is_none());
+                permit = next.ok_or_else(|| Busy::new(key, learnt))?;
                 continue;
             }
             if status.as_u16() != 200 {
