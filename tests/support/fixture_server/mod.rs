@@ -135,6 +135,7 @@ impl FixtureServer {
     pub fn redirect_web_document(&self, location: impl Into<String>) {
         let document = Document {
             status: 302,
+            retry_after: None,
             body: location.into(),
         };
         self.shared.lock().web_document = Some(document);
