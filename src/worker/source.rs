@@ -1,0 +1,161 @@
+//! From whom a repo is fetched, and who says whose it is.
+//!
+//! A repo comes from the host that is known to have it, and only the PDS of the account's document can say that it is gone. Each request
+//! has a permit; where there is none, the job stops and its message waits for that host. Pinned by `tests/relays.rs`,
+//! `tests/waiting.rs` and `tests/fairness.rs`.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Worker;
+use crate::error::{JobError, Reason};
+use crate::fetch::Asked;
+use crate::fetch::host::Host;
+use crate::hosts::{Busy, Learnt, Permit, Stopped};
+use crate::identity::Identity;
+use crate::queue::Job;
+use crate::repo::car;
+use crate::repo::commit::Commit;
+use crate::status::Phase;
+
+/// A repo whose blocks are in the store and whose commit is signed by its owner.
+pub(super) struct Fetched {
+    pub host: Host,
+    pub bytes: u64,
+    pub root: cid::Cid,
+    pub commit: Commit,
+}
+
+impl Worker {
+    /// Fetches the repo from the host that is known to have it, from the message's or, where it names none, from the PDS of the
+    /// DID document.
+    ///
+    /// Only the PDS of the current document can say that a repo is gone; another host, or the PDS of a document that was kept
+    /// from before, may also hold one that an older key signed. So then the current PDS is asked, and its answer counts.
+    pub(super) fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
+        let did = &job.message.did;
+        self.deadline = Instant::now() + self.shared.config.http_timeout;
+        let is_scarce = |permit: &Permit| permit.is_scarce();
+        if did.starts_with("did:web:") || self.permits.look_up.as_ref().is_some_and(is_scarce) {
+            // Its server has limits as well, and has no part in what the reader gives out: so before the download. And while the
+            // directory is tried, nothing is downloaded in vain.
+            self.slot.enter(Phase::Identity);
+            self.resolve(did)?;
+        }
+        let mut source = match (&job.learnt, &job.message.host) {
+            (Some(learnt), _) => learnt.clone(),
+            (None, Some(host)) => Learnt::at_once(host.clone()),
+            (None, None) => {
+                let mut known = self.resolve(did)?;
+                if known.pds.is_none() {
+                    // The document may have been kept from before.
+                    known = self.resolve_since(did)?;
+                }
+                Learnt::at_once(pds(&known, did)?)
+            }
+        };
+        let error = match self.fetch_from(&mut source, job) {
+            Err(Stopped::Failed(e)) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => {
+                e
+            }
+            result => return result,
+        };
+        self.slot.enter(Phase::Identity);
+        let current = self.resolve_since(did)?;
+        match pds(&current, did) {
+            Ok(pds) if pds.is_same_server(&source.host) => Err(error.into()),
+            Ok(pds) => {
+                log::debug!("{error}; asking the PDS of {did}");
+                self.fetch_from(&mut Learnt::at_once(pds), job)
+            }
+            Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds.into()),
+            Err(_) => Err(error.into()),
+        }
+    }
+
+    /// Downloads the repo into the block store and proves who signed it; `source` becomes the one who answers.
+    fn fetch_from(&mut self, source: &mut Learnt, job: &Job) -> Result<Fetched, Stopped> {
+        let did = &job.message.did;
+        self.slot.enter(Phase::Fetch);
+        self.blocks.clear();
+        let gate = self.shared.hosts.gate(&source.host.key());
+        let Some(permit) = self.permits.take(&gate) else {
+            return Err(Busy::at(source.clone()).into());
+        };
+        self.permits.late = true;
+        // Others need not wait for the directory as long as this download takes.
+        if let Some(look_up) = &mut self.permits.look_up {
+            look_up.set_aside();
+        }
+        let Learnt { host, hops } = source;
+        let asked = Asked { host, hops, permit };
+        let mut download = self
+            .fetcher
+            .get_repo(asked, did, &self.slot, self.deadline)?;
+        let mut root = None;
+        let read = car::read(&mut download, &mut self.blocks, &mut root);
+        self.commit = root.map(|root| root.cid.to_string());
+        let bytes = download.bytes;
+        self.shared.metrics.bytes.add(bytes);
+        // The host is free for the next one; what follows is our own work.
+        drop(download);
+        let root = read?;
+
+        let block = self.blocks.read(&root.digest, &mut self.buffer)?;
+        let block = block.ok_or_else(|| {
+            let text = format_args!("commit {} is not in the CAR", root.cid);
+            JobError::new(Reason::Incomplete, text)
+        })?;
+        let commit = Commit::read(block, did, SystemTime::now())?;
+        self.verify(did, &commit)?;
+        let host = &source.host;
+        if let Some(known) = &job.message.rev
+            && *known > commit.rev
+        {
+            log::info!(
+                "did={did} host={host}: rev {} is older than {known}",
+                commit.rev
+            );
+        }
+        Ok(Fetched {
+            host: host.clone(),
+            bytes,
+            root: root.cid,
+            commit,
+        })
+    }
+
+    /// Verifies the signature; where it does not fit the key of a document kept from before, the document is fetched once more
+    /// (R6).
+    fn verify(&mut self, did: &str, commit: &Commit) -> Result<(), Stopped> {
+        self.slot.enter(Phase::Identity);
+        let known = self.resolve(did)?;
+        self.slot.enter(Phase::Verify);
+        if commit.verify(&known.signing_key).is_ok() {
+            return Ok(());
+        }
+        self.slot.enter(Phase::Identity);
+        let current = self.resolve_since(did)?;
+        self.slot.enter(Phase::Verify);
+        Ok(commit.verify(&current.signing_key)?)
+    }
+
+    /// The identity of the account, which may have been kept from before.
+    fn resolve(&mut self, did: &str) -> Result<Arc<Identity>, Stopped> {
+        self.shared.identities.resolve(did, &mut self.permits)
+    }
+
+    /// The identity of the account as it is now.
+    fn resolve_since(&mut self, did: &str) -> Result<Arc<Identity>, Stopped> {
+        let identities = &self.shared.identities;
+        identities.resolve_since(did, &mut self.permits, self.began)
+    }
+}
+
+/// The account's own server.
+fn pds(identity: &Identity, did: &str) -> Result<Host, JobError> {
+    identity.pds.clone().ok_or_else(|| {
+        let text = format_args!("{did}: no PDS in the document");
+        JobError::new(Reason::Identity, text)
+    })
+}
