@@ -3,7 +3,7 @@
 //! `Worker::process` is the way of a repo as a straight line; each stage takes the product of the one before and knows nothing of
 //! the next. Nothing is written before the tree is proved (I3). A panic ends the job and not the thread (I5): it is caught at
 //! the job's boundary, judged as any other failure, and the worker goes on with fresh buffers. What becomes of a message whose
-//! job failed is [judged](outcome) and written down before the next job is taken. Pinned by `tests/verdicts.rs`.
+//! job failed is judged and written down (`outcome`) before the next job is taken. Pinned by `tests/verdicts.rs`.
 
 mod outcome;
 mod source;

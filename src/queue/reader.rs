@@ -7,7 +7,7 @@
 //! channel, which is short: what has been sent has a slot at its host, and must not wait long. What a worker gives back, because its
 //! host is busy or throttles, is parked as well. After a lost connection it looks for deliveries that
 //! were lost on the way; messages that it knows already are passed over, so nothing is handed out twice. Malformed messages go
-//! to the dead letters here; see [`intake`]. It ends at shutdown; what it holds and no worker has begun is released. Pinned by
+//! to the dead letters here; `intake` is that half. It ends at shutdown; what it holds and no worker has begun is released. Pinned by
 //! `tests/group.rs`, `tests/retries.rs`, `tests/fairness.rs` and `tests/shutdown.rs`.
 
 mod intake;
