@@ -394,3 +394,27 @@ fn the_program_gives_a_slow_body_a_minute_and_its_host_five_of_them() {
     assert_eq!(server.repo_requests(&other.did), 1);
     assert_eq!(stage.server.repo_requests(&waiting.did), 0);
 }
+
+/// The time for the whole is the operator's; but a host that has sent next to nothing in it is as good as gone.
+#[test]
+fn a_host_that_uses_the_whole_time_for_next_to_nothing_gets_no_more_of_it() {
+    const BODIES: usize = 5;
+    let mut stage = Stage::new();
+    let drip = Fault::Drip {
+        bytes: 1,
+        every: Duration::from_millis(100),
+    };
+    let repos = [(); BODIES].map(|()| stage.faulty(drip.clone()));
+    let program = stage.permitted().env("BACKFILLER_HTTP_TIMEOUT_SECS", "2");
+    let backfiller = program.env("BACKFILLER_CONCURRENCY", "8").start();
+    let ended = outcomes::wait_for(&backfiller, BODIES);
+    for repo in &repos {
+        let outcome = outcomes::of(&ended, &repo.did);
+        assert_eq!(outcome.how, "network", "{}", outcome.line);
+        assert!(outcome.line.contains("timeout: global"), "{}", outcome.line);
+    }
+    let waiting = stage.faulty(drip);
+    let (other, _server) = stage.faulty_apart(Fault::Normal);
+    backfiller.wait_for_line(|line| line.contains("done did=") && line.contains(&other.did));
+    assert_eq!(stage.server.repo_requests(&waiting.did), 0);
+}

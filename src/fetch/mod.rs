@@ -99,6 +99,7 @@ pub fn agent(
 pub struct Fetcher {
     client: Client,
     max_bytes: u64,
+    whole: Duration,
 }
 
 impl Fetcher {
@@ -108,6 +109,7 @@ impl Fetcher {
         Fetcher {
             client: Client::new(config, resolver, hosts, accept, whole),
             max_bytes: config.max_repo_bytes,
+            whole,
         }
     }
 
@@ -199,6 +201,8 @@ impl Fetcher {
         Ok(Download {
             body: body.into_reader(),
             host,
+            began: Instant::now(),
+            whole: self.whole,
             bytes: 0,
             max_bytes: self.max_bytes,
             slot,
@@ -211,6 +215,9 @@ impl Fetcher {
 pub struct Download<'s> {
     body: BodyReader<'static>,
     host: Host,
+    began: Instant,
+    /// How long a download may take as a whole.
+    whole: Duration,
     /// Bytes read so far, after decompression.
     pub bytes: u64,
     max_bytes: u64,
@@ -244,7 +251,10 @@ impl Read for Download<'_> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
             Err(e) => {
                 let e = e.into();
-                cut_short(&mut self.permit, &e);
+                // Redirects may have left it little of the time.
+                let (time, limits) = (self.began.elapsed(), transport::Limits::DEFAULT);
+                let slow = time > self.whole / 2 && !limits.allow(self.bytes, time);
+                cut_short(&mut self.permit, &e, slow);
                 Err(io::Error::other(error::of_transport(&self.host, &e)))
             }
         }
@@ -252,9 +262,9 @@ impl Read for Download<'_> {
 }
 
 /// A body was not read to its end. The time for the whole is the operator's limit, as the size is, and the end of it says nothing of
-/// the host; that it is too slow says the transport.
-fn cut_short(permit: &mut Permit, error: &ureq::Error) {
-    if error::is_unreachable(error, false) {
+/// the host, unless it came at a pace that is too `slow` anyway.
+fn cut_short(permit: &mut Permit, error: &ureq::Error, slow: bool) {
+    if error::is_unreachable(error, slow) {
         permit.cut();
     } else {
         permit.given_up();
@@ -293,7 +303,7 @@ fn read_error_body(response: &mut Response<Body>, permit: &mut Permit) -> Vec<u8
     let mut body = Vec::new();
     let mut reader = response.body_mut().as_reader().take(MAX_ERROR_BODY);
     if let Err(e) = reader.read_to_end(&mut body) {
-        cut_short(permit, &e.into());
+        cut_short(permit, &e.into(), false);
     }
     body
 }

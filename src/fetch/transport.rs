@@ -43,6 +43,12 @@ impl Limits {
         bytes: 60 * 8 * 1024,
         time: Duration::from_secs(60),
     };
+
+    /// Whether so many bytes in so long a time are at least the pace that is asked for.
+    pub fn allow(&self, bytes: u64, time: Duration) -> bool {
+        let pace = self.bytes as f64 / self.time.as_secs_f64();
+        bytes as f64 >= pace * time.as_secs_f64()
+    }
 }
 
 /// Why an answer was given up.
@@ -286,6 +292,14 @@ mod tests {
             pace: Pace::new(Limits::DEFAULT),
             clock: Arc::new(move || *clock.lock().unwrap()),
         }
+    }
+
+    #[test]
+    fn a_pace_is_bytes_in_a_time() {
+        let seconds = Duration::from_secs;
+        assert!(Limits::DEFAULT.allow(80 << 10, seconds(10)));
+        assert!(!Limits::DEFAULT.allow((80 << 10) - 1, seconds(10)));
+        assert!(Limits::DEFAULT.allow(0, seconds(0)));
     }
 
     fn timeout() -> NextTimeout {
