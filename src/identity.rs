@@ -5,7 +5,7 @@
 //! the key is that of the first verification method named `#atproto`. Answers are kept for a while, because a message is often
 //! tried more than once; whoever doubts a kept answer asks with [`Identities::resolve_since`]. That the directory cannot be
 //! asked says nothing about an account: it defers the job. Source: atproto.com/specs/did. Pinned by
-//! `tests/identity.rs`, `tests/did_web.rs` and `tests/relays.rs` (`r6_…`).
+//! `tests/identity.rs`, `tests/did_web.rs` and `tests/relays.rs` (`r6_…`), and by `tests/look_ups.rs`.
 
 use std::io::Read;
 use std::num::NonZeroUsize;
@@ -24,6 +24,7 @@ use url::Url;
 use crate::config::Config;
 use crate::did_web::{WebDocuments, host_of};
 use crate::error::{JobError, Reason};
+use crate::fetch::cut_short;
 use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::limits::Limits;
 use crate::fetch::policy::names_own;
@@ -153,6 +154,7 @@ impl Identities {
             let permit = permits.look_up.take();
             // One more than was foreseen is owed: what was downloaded meanwhile is not to be downloaded again.
             let permit = match permit {
+                // It may have closed since the permit was given.
                 Some(mut permit) => permit.renew().then_some(permit),
                 None => self.directory_gate.permit_in_advance(),
             };
@@ -218,18 +220,14 @@ impl Identities {
             // Whatever else it says is about itself, or about us.
             status => return Err(unreachable(&format_args!("answered {status}"))),
         }
-        read_json(did, &mut response, unreachable)
+        read_json(did, &mut response, &mut permit, unreachable)
     }
 
     fn ask_web(&self, did: &str, permit: Permit) -> Result<Value, Stopped> {
         let failed =
             |e: &dyn std::fmt::Display| JobError::new(Reason::Network, format_args!("{did}: {e}"));
         let (mut response, mut permit) = self.web.ask(did, permit)?;
-        let document = read_json(did, &mut response, failed);
-        if document.is_err() {
-            permit.cut();
-        }
-        Ok(document?)
+        Ok(read_json(did, &mut response, &mut permit, failed)?)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (Instant, Arc<Identity>)>> {
@@ -250,19 +248,22 @@ fn is_plc(did: &str) -> bool {
     did.starts_with("did:plc:")
 }
 
-/// Reads a document; that its body does not come through is the error that `failed` makes of it.
+/// Reads a document. That its body does not come through is the error that `failed` makes of it, and a failure of its host; what is
+/// wrong in it is not.
 fn read_json(
     did: &str,
     response: &mut Response<Body>,
+    permit: &mut Permit,
     failed: impl FnOnce(&dyn std::fmt::Display) -> JobError,
 ) -> Result<Value, JobError> {
     let mut body = Vec::new();
-    response
-        .body_mut()
-        .as_reader()
-        .take(MAX_DOCUMENT + 1)
-        .read_to_end(&mut body)
-        .map_err(|e| failed(&e))?;
+    let mut reader = response.body_mut().as_reader().take(MAX_DOCUMENT + 1);
+    if let Err(e) = reader.read_to_end(&mut body) {
+        let error = failed(&e);
+        // A document is small: whoever has had most of the time is too slow.
+        cut_short(permit, &e.into(), permit.elapsed() > LOOK_UP_TIMEOUT / 2);
+        return Err(error);
+    }
     if body.len() as u64 > MAX_DOCUMENT {
         return Err(no_identity(
             did,

@@ -201,7 +201,6 @@ impl Fetcher {
         Ok(Download {
             body: body.into_reader(),
             host,
-            began: Instant::now(),
             whole: self.whole,
             bytes: 0,
             max_bytes: self.max_bytes,
@@ -215,7 +214,6 @@ impl Fetcher {
 pub struct Download<'s> {
     body: BodyReader<'static>,
     host: Host,
-    began: Instant,
     /// How long a download may take as a whole.
     whole: Duration,
     /// Bytes read so far, after decompression.
@@ -252,7 +250,7 @@ impl Read for Download<'_> {
             Err(e) => {
                 let e = e.into();
                 // Redirects may have left it little of the time.
-                let (time, limits) = (self.began.elapsed(), transport::Limits::DEFAULT);
+                let (time, limits) = (self.permit.elapsed(), transport::Limits::DEFAULT);
                 let slow = time > self.whole / 2 && !limits.allow(self.bytes, time);
                 cut_short(&mut self.permit, &e, slow);
                 Err(io::Error::other(error::of_transport(&self.host, &e)))
@@ -261,10 +259,10 @@ impl Read for Download<'_> {
     }
 }
 
-/// A body was not read to its end. The time for the whole is the operator's limit, as the size is, and the end of it says nothing of
-/// the host, unless it came at a pace that is too `slow` anyway.
-fn cut_short(permit: &mut Permit, error: &ureq::Error, slow: bool) {
-    if error::is_unreachable(error, slow) {
+/// A body was not read to its end; `was_patient` as for [`error::is_unreachable`]: it says whether the end of the time for the whole, which
+/// is the operator's limit, is held against the host.
+pub fn cut_short(permit: &mut Permit, error: &ureq::Error, was_patient: bool) {
+    if error::is_unreachable(error, was_patient) {
         permit.cut();
     } else {
         permit.given_up();

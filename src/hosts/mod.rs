@@ -257,6 +257,7 @@ impl HostGate {
 pub struct Permit {
     gate: HostGate,
     time: u64,
+    /// When it was given, and from [`Permit::begin`] on when the request was made.
     given: Instant,
     used: bool,
     whole: bool,
@@ -274,6 +275,11 @@ impl Permit {
         }
     }
 
+    /// How long ago the request was made.
+    pub fn elapsed(&self) -> Duration {
+        self.given.elapsed()
+    }
+
     /// The request is made now, which may be long after the permit was given.
     pub fn begin(&mut self) {
         self.used = true;
@@ -283,6 +289,7 @@ impl Permit {
         if now.saturating_duration_since(self.given) > TOKEN_TIME {
             state.take(now);
         }
+        self.given = now;
     }
 
     /// For a request at its host, the first or another, if it may be made now: the host may have closed since the permit was given.

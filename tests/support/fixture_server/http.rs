@@ -82,6 +82,7 @@ fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> io::Result<N
     } else {
         state.documents.get(&did).cloned()
     };
+    let is_cut = state.cuts_documents;
     drop(state);
     let document = document.unwrap_or_else(|| Document {
         status: 404,
@@ -89,6 +90,13 @@ fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> io::Result<N
         body: serde_json::json!({ "message": format!("DID not registered: {did}") }).to_string(),
     });
     let Document { status, body, .. } = &document;
+    if is_cut {
+        let mut stream = stream;
+        let (head, length) = (head(*status, "application/json"), body.len());
+        let part = &body[..length / 2];
+        stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{part}").as_bytes())?;
+        return Ok(Next::Close);
+    }
     // A redirect's body is its target.
     let location = (300..400).contains(status).then(|| body.clone());
     let location = location.map(|url| ("Location".to_owned(), url));

@@ -131,6 +131,21 @@ impl FixtureServer {
         self.shared.lock().web_document = Some(document);
     }
 
+    /// The document of `did:web:<this host>` is this text.
+    pub fn put_web_text(&self, body: impl Into<String>) {
+        let document = Document {
+            status: 200,
+            retry_after: None,
+            body: body.into(),
+        };
+        self.shared.lock().web_document = Some(document);
+    }
+
+    /// From now on the connection ends in the midst of each document, or not any more.
+    pub fn cut_documents(&self, cuts: bool) {
+        self.shared.lock().cuts_documents = cuts;
+    }
+
     /// Sends whoever asks for the document of `did:web:<this host>` to this URL.
     pub fn redirect_web_document(&self, location: impl Into<String>) {
         let document = Document {

@@ -24,6 +24,8 @@ pub struct State {
     pub repos: HashMap<String, Arc<Vec<u8>>>,
     pub documents: HashMap<String, Document>,
     pub web_document: Option<Document>,
+    /// Whether only a part of each document is sent.
+    pub cuts_documents: bool,
     pub faults: HashMap<String, Fault>,
     /// How often `release` was called for a DID.
     pub releases: HashMap<String, u64>,
