@@ -37,10 +37,15 @@ pub struct Hostile {
 impl Hostile {
     /// Registers it with the server, which its document names.
     pub fn serve(&self, server: &FixtureServer) {
-        let document = self.document.to_string().replace(SERVER, &server.url());
-        server.put_document_status(&self.did, 200, document);
-        server.put_repo(&self.did, self.car.clone());
-        server.set_fault(&self.did, self.fault.clone());
+        self.serve_at(server, server);
+    }
+
+    /// Registers it with its host, and its document, which names that, with the directory.
+    pub fn serve_at(&self, host: &FixtureServer, directory: &FixtureServer) {
+        let document = self.document.to_string().replace(SERVER, &host.url());
+        directory.put_document_status(&self.did, 200, document);
+        host.put_repo(&self.did, self.car.clone());
+        host.set_fault(&self.did, self.fault.clone());
     }
 }
 
