@@ -22,11 +22,12 @@ use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::policy::Refusal;
 use crate::fetch::resolver::Resolver;
 use crate::fetch::{MAX_REDIRECTS, header};
-use crate::hosts::{Busy, Hosts, Permit, Stopped};
+use crate::hosts::{Busy, Hosts, Permit, Permits, Stopped};
 use crate::identity::{DOCUMENT_TYPES, LOOK_UP_TIMEOUT};
 
 /// Where a host has its document.
 const DOCUMENT_PATH: &str = "/.well-known/did.json";
+
 /// Asks hosts of did:web; shared by all workers.
 pub struct WebDocuments {
     client: Client,
@@ -47,7 +48,12 @@ impl WebDocuments {
     /// [`Reason::Identity`] where it can have none (no such document, a DID that is no host, an address that must not be asked,
     /// redirects without end); [`Reason::Network`] where the way to it failed. [`Stopped::Busy`] where a host refuses for now, or has
     /// done so before.
-    pub fn ask(&self, did: &str, permit: Permit) -> Result<(Response<Body>, Permit), Stopped> {
+    pub fn ask(
+        &self,
+        did: &str,
+        permit: Permit,
+        permits: &mut Permits,
+    ) -> Result<(Response<Body>, Permit), Stopped> {
         let deadline = Instant::now() + LOOK_UP_TIMEOUT;
         let never = |what: &dyn std::fmt::Display| {
             Stopped::Failed(JobError::new(
@@ -85,7 +91,7 @@ impl WebDocuments {
                         .map_err(|e| never(&format_args!("redirect to {target:?}: {e}")))?;
                     host = Host::of(&url, ChosenBy::Stranger);
                     // To come back here later would cost the first host one more request.
-                    let next = self.client.permit_for(&host.key(), permit, true);
+                    let next = self.client.permit_for(&host.key(), permit, permits, true);
                     permit = next.ok_or_else(|| Busy::new(host.key(), None))?;
                 }
                 _ => return Err(failed(&format_args!("answered {status}")).into()),

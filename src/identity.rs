@@ -125,14 +125,14 @@ impl Identities {
         (is_plc(did) && !is_known()).then(|| self.directory_gate.clone())
     }
 
-    /// The lane of those who wait for the directory, where the DID must be looked up and the directory cannot be asked for the
-    /// time being: whoever can do without it goes on meanwhile.
-    pub fn waits_for_directory(&self, did: &str, now: Instant) -> Option<(Key, HostGate)> {
-        if !self.directory_gate.is_shut(now) {
-            return None;
-        }
-        let gate = self.gate_of_look_up(did)?;
-        Some((self.directory_key.clone(), gate))
+    /// Whether the directory can be asked; if not, whoever can do without goes on meanwhile.
+    pub fn can_look_up(&self, now: Instant) -> bool {
+        !self.directory_gate.is_shut(now)
+    }
+
+    /// Whether the DID must be looked up in the directory.
+    pub fn must_look_up(&self, did: &str) -> bool {
+        self.gate_of_look_up(did).is_some()
     }
 
     fn resolve_if(
@@ -173,7 +173,7 @@ impl Identities {
             let permit = permits.take(&gate);
             let permit = permit.or_else(|| late.then(|| gate.permit_in_advance()).flatten());
             let permit = permit.ok_or_else(|| Busy::new(host.key(), None))?;
-            self.ask_web(did, permit)?
+            self.ask_web(did, permit, permits)?
         } else {
             let text = format_args!("{did}: unsupported DID method");
             return Err(JobError::new(Reason::BadMessage, text).into());
@@ -213,6 +213,11 @@ impl Identities {
         let limits = Limits::read(response.headers(), SystemTime::now());
         permit.answered(response.status().as_u16(), &limits);
         match response.status().as_u16() {
+            // Whatever stands before the directory, it is not there; where this is about one DID, others are answered in between.
+            500..=599 => permit.cut(),
+            _ => {}
+        }
+        match response.status().as_u16() {
             200 => {}
             404 => return Err(no_identity(did, "not found in the directory")),
             410 => return Err(no_identity(did, "tombstoned in the directory")),
@@ -223,10 +228,10 @@ impl Identities {
         read_json(did, &mut response, &mut permit, unreachable)
     }
 
-    fn ask_web(&self, did: &str, permit: Permit) -> Result<Value, Stopped> {
+    fn ask_web(&self, did: &str, permit: Permit, permits: &mut Permits) -> Result<Value, Stopped> {
         let failed =
             |e: &dyn std::fmt::Display| JobError::new(Reason::Network, format_args!("{did}: {e}"));
-        let (mut response, mut permit) = self.web.ask(did, permit)?;
+        let (mut response, mut permit) = self.web.ask(did, permit, permits)?;
         Ok(read_json(did, &mut response, &mut permit, failed)?)
     }
 

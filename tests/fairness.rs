@@ -179,7 +179,7 @@ fn a_host_that_cannot_be_reached_is_left_alone_and_its_messages_are_given_up_in_
 /// A redirect to a host that is at its limit: the message waits for that host without a worker, is not charged, and does not trouble the
 /// first host again.
 #[test]
-fn a_redirect_to_a_busy_host_gives_the_messageback_with_the_host_that_was_learnt() {
+fn a_redirect_to_a_busy_host_gives_the_message_back_with_the_host_that_was_learnt() {
     let mut queue = Queue::new();
     let (first, second) = (queue.serve(2), queue.serve(3));
     let pds = host_with(&first);

@@ -174,3 +174,36 @@ fn a_download_from_before_the_cool_down_does_not_hold_up_look_ups() {
     // Had the others waited for it, its server would have been silent for too long.
     assert_eq!(summary(&end_well(one), "failures"), 0);
 }
+
+/// While the directory is closed, and behind it, a host with many accounts that wait for it does not come before the others.
+#[test]
+fn a_busy_host_that_waits_for_the_directory_keeps_no_other_from_it() {
+    const MANY: usize = 200;
+    const FEW: usize = 10;
+    let mut queue = Queue::new();
+    let (busy, other) = (FixtureServer::start(), FixtureServer::start());
+    let refused = queue.serve(3);
+    queue.server.refuse_document(&refused.did, 2);
+    let one = permitted(&queue)
+        .env("BACKFILLER_CONCURRENCY", "4")
+        .env("BACKFILLER_HOST_RPS", "5")
+        .start();
+    let refused = queue.enqueue(refused);
+    wait_until_refused(&one);
+    answer_again(&queue, &refused);
+    for (host, count) in [(&busy, MANY), (&other, FEW)] {
+        for _ in 0..count {
+            let repo = queue.serve(1);
+            host.put_repo(&repo.did, repo.car());
+            enqueue(&mut queue.connection, &repo.did, Some(&host.url()));
+        }
+    }
+    let requests = |host: &FixtureServer| {
+        let requests = host.requests().into_iter();
+        requests.filter(Request::is_get_repo).count()
+    };
+    eventually("the other host's are done", || requests(&other) == FEW);
+    let before = requests(&busy);
+    assert!(before <= 4 * FEW, "{before} of the busy one before");
+    drop(one);
+}

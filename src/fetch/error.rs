@@ -3,6 +3,8 @@
 //! XRPC errors are JSON, `{"error": name, "message": text}` (atproto.com/specs/xrpc, "Error Responses"). The names that say
 //! that an account has no repo here count whatever 4xx they come with; older servers say it in the message only.
 
+use std::io::ErrorKind;
+
 use serde_json::{Map, Value};
 
 use super::host::Host;
@@ -59,7 +61,12 @@ pub fn is_unreachable(error: &ureq::Error, was_patient: bool) -> bool {
     match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => was_patient,
         ureq::Error::Other(error) => error.is::<TooSlow>(),
-        ureq::Error::BadUri(_) | ureq::Error::Decompress(..) => false,
+        ureq::Error::BadUri(_) => false,
+        // What was sent is wrong, unless there is too little of it.
+        ureq::Error::Decompress(_, error) => matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
+        ),
         _ => true,
     }
 }
@@ -88,6 +95,8 @@ mod tests {
             true
         ));
         let cut = std::io::ErrorKind::UnexpectedEof;
+        let part = ureq::Error::Decompress("gzip", cut.into());
+        assert!(is_unreachable(&part, false));
         assert!(is_unreachable(&ureq::Error::Io(cut.into()), false));
     }
 

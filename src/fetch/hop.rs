@@ -96,15 +96,22 @@ impl Client {
         Ok(response)
     }
 
-    /// The permit for the host to which a redirect leads, in place of that for the one that sent it. `may_owe`: whoever came back
-    /// later would have to begin anew, so a token that is not there yet is owed, within bounds.
-    pub fn permit_for(&self, next: &Key, before: Permit, may_owe: bool) -> Option<Permit> {
+    /// The permit for the host to which a redirect leads, in place of that for the one that sent it: the same one, or what the job has
+    /// been given. `may_owe`: whoever came back later would have to begin anew, so a token that is not there yet is owed, within bounds.
+    pub fn permit_for(
+        &self,
+        next: &Key,
+        mut before: Permit,
+        permits: &mut Permits,
+        may_owe: bool,
+    ) -> Option<Permit> {
         let gate = self.hosts.gate(next);
-        let mut permits = Permits {
-            host: Some(before),
-            ..Permits::default()
+        let permit = if before.is_for(&gate) {
+            before.renew().then_some(before)
+        } else {
+            drop(before);
+            permits.take(&gate)
         };
-        let permit = permits.take(&gate);
         permit.or_else(|| may_owe.then(|| gate.permit_on_credit()).flatten())
     }
 }

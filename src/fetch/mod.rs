@@ -31,7 +31,7 @@ use self::host::{ChosenBy, Host};
 use self::resolver::Resolver;
 use crate::config::Config;
 use crate::error::{Class, JobError, Reason};
-use crate::hosts::{Busy, Hosts, Learnt, Permit, Stopped};
+use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
 use crate::status::Slot;
 
 /// How long a name may take to resolve and a server to accept a connection.
@@ -125,7 +125,12 @@ impl Fetcher {
     /// [`Reason::Identity`], or [`Reason::HttpStatus`] where a redirect named it. [`Stopped::Busy`] as said above.
     pub fn get_repo<'s>(
         &self,
-        Asked { host, hops, permit }: Asked<'_>,
+        Asked {
+            host,
+            hops,
+            permit,
+            permits,
+        }: Asked<'_>,
         did: &str,
         slot: &'s Slot,
         deadline: Instant,
@@ -159,7 +164,9 @@ impl Fetcher {
                 *host = Host::of(&target, ChosenBy::Stranger);
                 url = target;
                 let (key, learnt) = (host.key(), learnt(&url, host, *hops, did));
-                let next = self.client.permit_for(&key, permit, learnt.is_none());
+                let next = self
+                    .client
+                    .permit_for(&key, permit, permits, learnt.is_none());
                 permit = next.ok_or_else(|| Busy::new(key, learnt))?;
                 continue;
             }
@@ -232,6 +239,8 @@ pub struct Asked<'a> {
     pub hops: &'a mut usize,
     /// For one request at it.
     pub permit: Permit,
+    /// What else the job has been given: it may have waited for the host to which this one redirects.
+    pub permits: &'a mut Permits,
 }
 
 impl Read for Download<'_> {

@@ -80,7 +80,10 @@ struct Trouble {
 #[derive(Debug)]
 pub struct Gate {
     rules: Rules,
+    /// In flight since it was closed last.
     in_flight: usize,
+    /// Those from before that are still in flight: they say nothing of now, and do not stand in the way of who tries.
+    from_before: usize,
     /// In flight at most while it starts slowly; `None`: at full speed.
     start: Option<usize>,
     bucket: Bucket,
@@ -97,6 +100,8 @@ pub struct Gate {
     opened: u32,
     trouble: Option<Trouble>,
     used: Instant,
+    /// When a token was owed for a stranger's sake last.
+    lent: Option<Instant>,
 }
 
 impl Gate {
@@ -105,6 +110,7 @@ impl Gate {
         Gate {
             rules,
             in_flight: 0,
+            from_before: 0,
             // The operator's own hosts are not started slowly.
             start: rules.concurrency.map(|_| 1),
             bucket: Bucket::new(now),
@@ -116,6 +122,7 @@ impl Gate {
             opened: 0,
             trouble: None,
             used: now,
+            lent: None,
         }
     }
 
@@ -147,10 +154,7 @@ impl Gate {
                 _ => Allowance::From(until),
             };
         }
-        let cap = self.rules.concurrency.unwrap_or(UNLIMITED);
-        let slots = cap
-            .min(self.start.unwrap_or(cap))
-            .saturating_sub(self.in_flight);
+        let slots = self.slots();
         if slots == 0 {
             return Allowance::WhenOneEnds;
         }
@@ -161,6 +165,14 @@ impl Gate {
             0 => Allowance::From(self.bucket.next(rate, now)),
             tokens => Allowance::Now(slots.min(tokens)),
         }
+    }
+
+    /// How many more may be in flight.
+    fn slots(&self) -> usize {
+        let cap = self.rules.concurrency.unwrap_or(UNLIMITED);
+        let start = self.start.unwrap_or(UNLIMITED);
+        let of_cap = cap.saturating_sub(self.in_flight + self.from_before);
+        of_cap.min(start.saturating_sub(self.in_flight))
     }
 
     /// Whether it is closed: not only for want of a token or a slot.
@@ -205,10 +217,22 @@ impl Gate {
             .is_none_or(|rate| self.bucket.available(rate, now) > 0)
     }
 
-    /// Whether a token may be owed for a stranger's sake.
-    pub fn has_credit(&mut self, now: Instant) -> bool {
-        self.rate(now)
-            .is_none_or(|rate| self.bucket.owed(rate, now) <= rate * CREDIT_SECS)
+    /// Whether a token may be owed for a stranger's sake, which it is then: at half the rate, so that those who wait for this host
+    /// have the other half.
+    pub fn lend(&mut self, now: Instant) -> bool {
+        if self.slots() == 0 {
+            return false;
+        }
+        let Some(rate) = self.rate(now) else {
+            return true;
+        };
+        let rest = Duration::from_secs_f64((2.0 / rate).min(LONGEST_PAUSE.as_secs_f64()));
+        let has_rested = self.lent.is_none_or(|lent| now >= lent + rest);
+        let lends = has_rested && self.bucket.owed(rate, now) <= rate * CREDIT_SECS;
+        if lends {
+            self.lent = Some(now);
+        }
+        lends
     }
 
     /// A request of that time has come to its end, whole: its host is well, and one more may be in flight. One that was begun before
@@ -223,19 +247,25 @@ impl Gate {
         }
     }
 
-    /// Whoever has a token will use it later: others may begin meanwhile.
-    pub fn leave(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// Whoever has a token, and a slot since that time, will use it later: others may begin meanwhile.
+    pub fn leave(&mut self, since: u64) {
+        let slots = if since == self.times {
+            &mut self.in_flight
+        } else {
+            &mut self.from_before
+        };
+        *slots = slots.saturating_sub(1);
     }
 
-    /// Whoever left uses his token now.
-    pub fn enter(&mut self) {
+    /// Whoever left uses his token now. Returns the time since when he has a slot.
+    pub fn enter(&mut self) -> u64 {
         self.in_flight += 1;
+        self.times
     }
 
-    /// A request has ended, however it did, or was not made after all.
-    pub fn end(&mut self, used: bool) {
-        self.leave();
+    /// A request with a slot since that time has ended, however it did, or was not made after all.
+    pub fn end(&mut self, since: u64, used: bool) {
+        self.leave(since);
         if !used {
             self.bucket.give_back();
         }
@@ -315,6 +345,7 @@ impl Gate {
     /// Closes the gate; behind it, one request tries.
     fn start_again(&mut self, until: Instant, now: Instant) {
         self.times += 1;
+        self.from_before += std::mem::take(&mut self.in_flight);
         self.start = Some(1);
         self.close(until, now);
     }
@@ -338,7 +369,7 @@ impl Gate {
     /// Whether it can be forgotten: next to nothing would be lost.
     pub fn is_idle(&self, now: Instant) -> bool {
         let kept = if self.times > 0 { LONGEST_PAUSE } else { KEPT };
-        self.in_flight == 0
+        self.in_flight + self.from_before == 0
             && !self.is_closed(now)
             && now.saturating_duration_since(self.used) > kept
     }

@@ -229,16 +229,19 @@ impl HostGate {
         (!state.is_closed(now)).then(|| self.begin(&mut state, now))
     }
 
-    /// The same for whom a stranger has sent there, which is not without end: none while a second's worth is owed.
+    /// The same for whom a stranger has sent there, which is not without end: at half the rate, and none while a second's worth is owed
+    /// or no slot is free.
     pub fn permit_on_credit(&self) -> Option<Permit> {
         let now = Instant::now();
         let mut state = lock(&self.state);
-        (!state.is_closed(now) && state.has_credit(now)).then(|| self.begin(&mut state, now))
+        (!state.is_closed(now) && state.lend(now)).then(|| self.begin(&mut state, now))
     }
 
     fn begin(&self, state: &mut Gate, now: Instant) -> Permit {
+        let time = state.begin(now);
         Permit {
-            time: state.begin(now),
+            time,
+            since: time,
             gate: self.clone(),
             given: now,
             used: false,
@@ -256,7 +259,10 @@ impl HostGate {
 /// The right to make a request at one host; see the module.
 pub struct Permit {
     gate: HostGate,
+    /// The time of its gate when the request was made.
     time: u64,
+    /// The same when it got its slot.
+    since: u64,
     /// When it was given, and from [`Permit::begin`] on when the request was made.
     given: Instant,
     used: bool,
@@ -270,7 +276,7 @@ impl Permit {
     pub fn set_aside(&mut self) {
         if !self.aside && !self.used {
             self.aside = true;
-            lock(&self.gate.state).leave();
+            lock(&self.gate.state).leave(self.since);
             self.gate.wake.wake();
         }
     }
@@ -301,8 +307,10 @@ impl Permit {
         // The slot is there already or was, and so is the token of the first one.
         let free = !state.is_closed(now) && (!self.used || state.has_token(now));
         if free && self.aside {
-            state.enter();
+            self.since = state.enter();
             self.aside = false;
+            // Its token has waited, and is not to be paid twice.
+            self.given = now;
         }
         if free && self.used {
             state.take(now);
@@ -352,12 +360,12 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = lock(&self.gate.state);
         if self.aside {
-            state.enter();
+            self.since = state.enter();
         }
         if self.used && self.whole {
             state.completed(self.time);
         }
-        state.end(self.used);
+        state.end(self.since, self.used);
         drop(state);
         self.gate.wake.wake();
     }
@@ -440,6 +448,16 @@ impl Stopped {
             Stopped::Failed(error) => error,
             Stopped::Busy(busy) => busy.error,
         }
+    }
+}
+
+impl Stopped {
+    /// Whom the repo was asked for, where it is not said yet.
+    pub fn knowing(mut self, source: &Learnt) -> Self {
+        if let Stopped::Busy(busy) = &mut self {
+            busy.learnt.get_or_insert_with(|| source.clone());
+        }
+        self
     }
 }
 

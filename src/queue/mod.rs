@@ -48,7 +48,7 @@ use std::fmt;
 use self::held::Hold;
 pub use self::message::Message;
 use self::scheduler::Pass;
-use crate::hosts::{Busy, Learnt};
+use crate::hosts::{Key, Learnt};
 use crate::metrics::Metrics;
 
 /// The fields of an entry, in their order.
@@ -105,8 +105,12 @@ pub struct Dispatched {
 pub struct Returned {
     /// The id of its entry.
     pub id: String,
-    /// What it waits for.
-    pub busy: Busy,
+    /// The host that it waits for.
+    pub key: Key,
+    /// Where a redirect or a DID document led.
+    pub learnt: Option<Learnt>,
+    /// Whether its DID must be looked up in the directory.
+    pub looks_up: bool,
 }
 
 /// Counts and says that an entry was deleted while it was pending.

@@ -120,6 +120,8 @@ pub struct Pending {
     pass: Pass,
     /// The last id listed; `None`: from the first.
     cursor: Option<String>,
+    /// The same, of what was forgotten.
+    recalled: Option<String>,
     /// When the next page is due.
     next: Instant,
     due: VecDeque<Due>,
@@ -142,6 +144,7 @@ impl Pending {
             metrics,
             pass: Pass::Start,
             cursor: None,
+            recalled: None,
             next: Instant::now(),
             due: VecDeque::new(),
             taken: 0,
@@ -218,6 +221,24 @@ impl Pending {
         Ok(seen)
     }
 
+    /// Lists a page of what was forgotten, to be read next: so that each has its turn, though there is no room for all of them.
+    ///
+    /// # Errors
+    /// Of Redis.
+    pub fn recall(&mut self, link: &mut Link, known: impl Fn(&str) -> bool) -> RedisResult<()> {
+        let rows = self.page(link, self.recalled.as_ref(), true)?;
+        for (id, _, idle, _) in &rows {
+            if is_offered(*idle) && !known(id) && !self.held.contains(id) {
+                self.due.push_back(Due {
+                    id: id.clone(),
+                    at_once: false,
+                });
+            }
+        }
+        self.recalled = next_cursor(&rows);
+        Ok(())
+    }
+
     /// Takes these, as far as they still are due and nobody else has done so: this consumer's own at once. One result for each.
     ///
     /// # Errors
@@ -273,20 +294,7 @@ impl Pending {
         wanted: Offered,
         known: &impl Fn(&str) -> bool,
     ) -> RedisResult<()> {
-        let mut list = redis::cmd("XPENDING");
-        list.arg(&self.config.backfill_stream)
-            .arg(&self.config.group)
-            .arg(
-                self.cursor
-                    .as_ref()
-                    .map_or("-".to_owned(), |id| format!("({id}")),
-            )
-            .arg("+")
-            .arg(PAGE);
-        if self.is_own_first() {
-            list.arg(&self.config.consumer);
-        }
-        let rows: Vec<PendingRow> = link.query(&list)?;
+        let rows = self.page(link, self.cursor.as_ref(), self.is_own_first())?;
         let lost = self.lost_deliveries(link, &rows)?;
         for (place, row) in rows.iter().enumerate() {
             let (id, consumer, idle, deliveries) = row;
@@ -295,9 +303,8 @@ impl Pending {
                 continue;
             }
             let ours = *consumer == self.config.consumer;
-            let offered = u128::from(*idle) >= retry::DUE_AT_ONCE.as_millis();
             let is_wanted = if ours { wanted.own } else { wanted.others };
-            if offered && !is_wanted {
+            if is_offered(*idle) && !is_wanted {
                 self.passed += usize::from(ours);
                 continue;
             }
@@ -306,15 +313,31 @@ impl Pending {
                 self.due.push_back(Due { id, at_once });
             }
         }
-        self.cursor = rows
-            .last()
-            .filter(|_| rows.len() == PAGE)
-            .map(|(id, ..)| id.clone());
+        self.cursor = next_cursor(&rows);
         if self.cursor.is_none() {
             self.forgotten = mem::take(&mut self.passed);
             self.next = Instant::now() + self.tick();
         }
         Ok(())
+    }
+
+    /// A page of the list, behind this id.
+    fn page(
+        &self,
+        link: &mut Link,
+        behind: Option<&String>,
+        own: bool,
+    ) -> RedisResult<Vec<PendingRow>> {
+        let mut list = redis::cmd("XPENDING");
+        list.arg(&self.config.backfill_stream)
+            .arg(&self.config.group)
+            .arg(behind.map_or("-".to_owned(), |id| format!("({id}")))
+            .arg("+")
+            .arg(PAGE);
+        if own {
+            list.arg(&self.config.consumer);
+        }
+        link.query(&list)
     }
 
     fn tick(&self) -> Duration {
@@ -337,8 +360,10 @@ impl Pending {
             return Ok(Vec::new());
         }
         let once = rows.iter().enumerate();
-        let once =
-            once.filter(|(_, (id, .., deliveries))| *deliveries <= 1 && !self.held.contains(id));
+        // Nobody has lost what has been offered.
+        let once = once.filter(|(_, (id, _, idle, deliveries))| {
+            *deliveries <= 1 && !is_offered(*idle) && !self.held.contains(id)
+        });
         let mut places = Vec::new();
         let mut exist = Pipeline::default();
         for (place, (id, ..)) in once {
@@ -422,4 +447,15 @@ impl Pending {
         }
         Ok(())
     }
+}
+
+/// Whether a message was offered to all instances, by whichever.
+fn is_offered(idle: u64) -> bool {
+    u128::from(idle) >= retry::DUE_AT_ONCE.as_millis()
+}
+
+/// The last id of a page; `None` where it is the last page.
+fn next_cursor(rows: &[PendingRow]) -> Option<String> {
+    let last = rows.last().filter(|_| rows.len() == PAGE);
+    last.map(|(id, ..)| id.clone())
 }

@@ -25,7 +25,7 @@ use super::{Dispatched, EntryId, Job, Message, Returned, progress};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::{JobError, Reason, guarded};
-use crate::hosts::{Busy, HostGate, Hosts, Key, Learnt};
+use crate::hosts::{Hosts, Key, Learnt};
 use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -59,6 +59,8 @@ pub struct Reader {
     new_is_next: bool,
     /// Whether it was full, and has not had room again since.
     full: bool,
+    /// When some that were forgotten are looked at again though there is no room.
+    next_recall: Instant,
     /// When it is looked for new messages again, unless nothing else is to be done.
     next_look: Instant,
 }
@@ -89,6 +91,7 @@ impl Reader {
             metrics,
             new_is_next: false,
             full: false,
+            next_recall: Instant::now(),
             next_look: Instant::now(),
         })
     }
@@ -190,13 +193,16 @@ impl Reader {
 
     /// Parks what workers have given back.
     fn take_back(&mut self) {
-        while let Ok(Returned { id, busy }) = self.ends.returned.try_recv() {
-            if let Some(id) = EntryId::parse(&id) {
-                let Busy { key, learnt, .. } = busy;
-                let learnt = learnt.map(Box::new);
+        while let Ok(returned) = self.ends.returned.try_recv() {
+            if let Some(id) = EntryId::parse(&returned.id) {
+                let Returned { key, looks_up, .. } = returned;
+                let parked = Parked {
+                    id,
+                    learnt: returned.learnt.map(Box::new),
+                    looks_up,
+                };
                 let gate = self.hosts.gate(&key);
-                self.scheduler
-                    .park(&key, &gate, Parked { id, learnt }, Kind::Returned);
+                self.scheduler.park(&key, &gate, parked, Kind::Returned);
             }
         }
     }
@@ -204,16 +210,20 @@ impl Reader {
     /// Parks what is held though its host, or the directory that it needs, has closed meanwhile.
     fn park_unwanted(&mut self, now: Instant) {
         let identities = &self.identities;
-        let waits = |job: &Job| identities.waits_for_directory(&job.message.did, now);
+        let closed = !identities.can_look_up(now);
+        let waits = |job: &Job| closed && identities.must_look_up(&job.message.did);
         for (key, gate, job) in self.scheduler.unwanted(now, waits) {
             let Some(id) = EntryId::parse(&job.id) else {
                 self.scheduler.hold(&key, &gate, job);
                 continue;
             };
-            let learnt = job.learnt.map(Box::new);
+            let parked = Parked {
+                id,
+                looks_up: self.identities.must_look_up(&job.message.did),
+                learnt: job.learnt.map(Box::new),
+            };
             job.hold.park();
-            self.scheduler
-                .park(&key, &gate, Parked { id, learnt }, Kind::Returned);
+            self.scheduler.park(&key, &gate, parked, Kind::Returned);
         }
     }
 
@@ -223,7 +233,8 @@ impl Reader {
         if !self.scheduler.is_hungry() && !self.ends.jobs.is_empty() {
             return Ok(false);
         }
-        let wanted = self.scheduler.wanted(now);
+        let look_ups = self.identities.can_look_up(now);
+        let wanted = self.scheduler.wanted(now, look_ups);
         if wanted.is_empty() {
             return Ok(false);
         }
@@ -238,7 +249,6 @@ impl Reader {
             match parse(&delivered.seen) {
                 Ok(message) => {
                     let learnt = parked.learnt.map(|learnt| *learnt);
-                    let (key, gate) = self.lane_behind(key, gate, learnt.as_ref(), &message);
                     let job = job(
                         &delivered.seen,
                         message,
@@ -254,22 +264,6 @@ impl Reader {
             }
         }
         Ok(true)
-    }
-
-    /// The lane of a message that has been claimed out of this one: who has waited for the directory goes on to his host.
-    fn lane_behind(
-        &self,
-        key: Key,
-        gate: HostGate,
-        learnt: Option<&Learnt>,
-        message: &Message,
-    ) -> (Key, HostGate) {
-        if !key.is_directory() {
-            return (key, gate);
-        }
-        let key = learnt.map_or_else(|| self.key_of(message), |learnt| learnt.host.key());
-        let gate = self.hosts.gate(&key);
-        (key, gate)
     }
 
     /// The lane of a message.

@@ -126,14 +126,21 @@ impl<J> Scheduler<J> {
         }
     }
 
-    /// Where a message for this host goes.
-    pub fn place(&self, key: &Key, gate: &HostGate, now: Instant) -> Place {
-        if self.held >= self.look_ahead {
+    /// Where a message for this host goes. `looks_up`: whether its DID must be looked up in the directory, `look_ups`: whether that can
+    /// be asked.
+    pub fn place(
+        &self,
+        key: &Key,
+        gate: &HostGate,
+        (looks_up, look_ups): (bool, bool),
+        now: Instant,
+    ) -> Place {
+        if self.held >= self.look_ahead || (looks_up && !look_ups) {
             return Place::Park;
         }
         let room = match self.lanes.get(key) {
             // First come, first served.
-            Some(lane) if !lane.parked.is_empty() => return Place::Park,
+            Some(lane) if lane.parked.len(look_ups) > 0 => return Place::Park,
             Some(lane) => lane.room(now),
             None => match gate.allowance(now) {
                 Allowance::Now(count) => Ok(count),
@@ -172,7 +179,8 @@ impl<J> Scheduler<J> {
 
     /// Makes room for so many by forgetting the last messages of the host with the most. Returns how many there were.
     pub fn forget(&mut self, count: usize) -> usize {
-        let Some(lane) = self.lanes.values_mut().max_by_key(|it| it.parked.len()) else {
+        let lanes = self.lanes.values_mut();
+        let Some(lane) = lanes.max_by_key(|lane| lane.parked.len(true)) else {
             return 0;
         };
         let last = (0..count).map_while(|_| lane.parked.pop_last());
@@ -259,8 +267,9 @@ impl<J> Scheduler<J> {
         None
     }
 
-    /// Takes parked messages out whose hosts are free, up to the look-ahead: they are to be claimed now.
-    pub fn wanted(&mut self, now: Instant) -> Vec<(Key, HostGate, Parked)> {
+    /// Takes parked messages out whose hosts are free, up to the look-ahead: they are to be claimed now. `look_ups`: whether the
+    /// directory can be asked.
+    pub fn wanted(&mut self, now: Instant, look_ups: bool) -> Vec<(Key, HostGate, Parked)> {
         let mut wanted = Vec::new();
         let mut next = self.next;
         let mut room = self.look_ahead.saturating_sub(self.held);
@@ -268,7 +277,7 @@ impl<J> Scheduler<J> {
             let Some(lane) = self
                 .lanes
                 .get_mut(key)
-                .filter(|lane| !lane.parked.is_empty())
+                .filter(|lane| lane.parked.len(look_ups) > 0)
             else {
                 continue;
             };
@@ -276,14 +285,14 @@ impl<J> Scheduler<J> {
                 break;
             }
             let count = match lane.room(now) {
-                Ok(count) => count.min(room).min(lane.parked.len()),
+                Ok(count) => count.min(room).min(lane.parked.len(look_ups)),
                 Err(time) => {
                     next = next.into_iter().chain(time).min();
                     continue;
                 }
             };
             room -= count;
-            for parked in (0..count).map_while(|_| lane.parked.pop()) {
+            for parked in (0..count).map_while(|_| lane.parked.pop(look_ups)) {
                 self.parked.remove(&parked.id);
                 wanted.push((key.clone(), lane.gate.clone(), parked));
             }
@@ -292,25 +301,27 @@ impl<J> Scheduler<J> {
         wanted
     }
 
-    /// Takes held messages out whose hosts have closed, and those for which `waits` names another lane to wait in: they are to be
-    /// parked there.
+    /// Takes held messages out whose hosts have closed, or that wait for something else: they are to be parked.
     pub fn unwanted(
         &mut self,
         now: Instant,
-        waits: impl Fn(&J) -> Option<(Key, HostGate)>,
+        waits: impl Fn(&J) -> bool,
     ) -> Vec<(Key, HostGate, J)> {
         let mut unwanted = Vec::new();
         for (key, lane) in &mut self.lanes {
             if lane.held.is_empty() {
                 continue;
             }
-            let closed =
-                matches!(lane.gate.allowance(now), Allowance::From(_)) && lane.gate.is_closed(now);
+            let allowance = lane.gate.allowance(now);
+            if matches!(allowance, Allowance::GivenUp(_)) {
+                continue;
+            }
+            let closed = matches!(allowance, Allowance::From(_)) && lane.gate.is_closed(now);
             for job in mem::take(&mut lane.held) {
-                let own = closed.then(|| (key.clone(), lane.gate.clone()));
-                match own.or_else(|| waits(&job)) {
-                    Some((key, gate)) => unwanted.push((key, gate, job)),
-                    None => lane.held.push_back(job),
+                if closed || waits(&job) {
+                    unwanted.push((key.clone(), lane.gate.clone(), job));
+                } else {
+                    lane.held.push_back(job);
                 }
             }
         }

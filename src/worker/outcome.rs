@@ -1,5 +1,4 @@
 //! What becomes of a job's message, and what is said of it.
-
 //!
 //! What becomes of it is judged by [`retry`] and written down in Redis before anything is counted; that a job was put off is neither a
 //! failure nor an attempt. Pinned by `tests/verdicts.rs`, `tests/verdicts_waiting.rs` and `tests/dead_letters.rs`.
@@ -86,16 +85,34 @@ impl Worker {
     }
 
     /// Lets the reader know for which host the message waits, when it is nobody's any more.
-    fn give_back(&self, job: Job, mut busy: Busy) {
+    fn give_back(&self, job: Job, busy: Busy) {
         let Job {
-            id, message, hold, ..
+            id,
+            message,
+            learnt,
+            hold,
+            ..
         } = job;
         drop(hold);
+        // Whoever waits for the directory, or for the host of a did:web, knows as much of the repo's host as before.
+        let mut learnt = busy.learnt.or(learnt);
+        let identities = &self.shared.identities;
+        let key = match (&learnt, &message.host) {
+            _ if !busy.key.is_directory() => busy.key,
+            (Some(learnt), _) => learnt.host.key(),
+            (None, Some(host)) => host.key(),
+            (None, None) => identities.key_of(&message.did),
+        };
         // What the message says itself need not be remembered.
-        busy.learnt
-            .take_if(|learnt| learnt.hops == 0 && message.host.as_ref() == Some(&learnt.host));
+        learnt.take_if(|learnt| learnt.hops == 0 && message.host.as_ref() == Some(&learnt.host));
+        let returned = Returned {
+            id,
+            key,
+            learnt,
+            looks_up: identities.must_look_up(&message.did),
+        };
         // The reader is gone only at the end, and the message is due then when its backoff is over.
-        let _ = self.returned.send(Returned { id, busy });
+        let _ = self.returned.send(returned);
         self.shared.hosts.wake();
     }
 

@@ -87,8 +87,14 @@ impl Worker {
         if let Some(look_up) = &mut self.permits.look_up {
             look_up.set_aside();
         }
+        let first = source.clone();
         let Learnt { host, hops } = source;
-        let asked = Asked { host, hops, permit };
+        let asked = Asked {
+            host,
+            hops,
+            permit,
+            permits: &mut self.permits,
+        };
         let mut download = self
             .fetcher
             .get_repo(asked, did, &self.slot, self.deadline)?;
@@ -107,7 +113,8 @@ impl Worker {
             JobError::new(Reason::Incomplete, text)
         })?;
         let commit = Commit::read(block, did, SystemTime::now())?;
-        self.verify(did, &commit)?;
+        let verified = self.verify(did, &commit);
+        verified.map_err(|stopped| stopped.knowing(&first))?;
         let host = &source.host;
         if let Some(known) = &job.message.rev
             && *known > commit.rev

@@ -1,5 +1,4 @@
 //! From the leaves of a proven tree to events, as often as the connection is lost on the way.
-
 //!
 //! Nothing of a repo is written twice: behind a lost connection Redis is asked which leaves its events are of, and the walk passes
 //! those over. Pinned by `tests/cuts.rs` and `tests/sink.rs`.

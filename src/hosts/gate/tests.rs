@@ -58,13 +58,13 @@ impl Clocked {
         let time = self.gate.begin(self.now);
         self.gate.answered(time, status, limits, self.now);
         self.gate.completed(time);
-        self.gate.end(true);
+        self.gate.end(time, true);
     }
 
     fn ask_in_vain(&mut self) {
         let time = self.gate.begin(self.now);
         self.gate.unreachable(time, self.now);
-        self.gate.end(true);
+        self.gate.end(time, true);
     }
 
     /// One request, an answer that begins well, and a body that breaks off.
@@ -72,7 +72,7 @@ impl Clocked {
         let time = self.gate.begin(self.now);
         self.gate.answered(time, 200, &Limits::default(), self.now);
         self.gate.unreachable(time, self.now);
-        self.gate.end(true);
+        self.gate.end(time, true);
     }
 
     /// So many successes, one after the other.
@@ -115,7 +115,7 @@ fn a_host_starts_with_one_request_and_each_answer_allows_one_more() {
         host.gate.answered(time, 200, &Limits::default(), host.now);
         assert_eq!(host.room(), 0, "not before its body is there");
         host.gate.completed(time);
-        host.gate.end(true);
+        host.gate.end(time, true);
     }
     host.succeed(100);
     host.pass(10.0);
@@ -185,7 +185,7 @@ fn refusals_of_requests_in_flight_are_one_refusal() {
     let times: Vec<_> = (0..10).map(|_| host.gate.begin(host.now)).collect();
     for time in &times[..9] {
         host.gate.answered(*time, 429, &Limits::default(), host.now);
-        host.gate.end(true);
+        host.gate.end(*time, true);
     }
     assert_eq!(host.closed_for(), 30.0);
     host.gate
@@ -217,15 +217,15 @@ fn nothing_left_closes_until_the_reset_and_what_is_left_is_spread() {
     for _ in 0..400 {
         host.pass(0.1);
         if host.room() > 0 {
-            host.gate.begin(host.now);
-            host.gate.end(true);
+            let time = host.gate.begin(host.now);
+            host.gate.end(time, true);
             begun += 1;
         }
     }
     assert!((19..=21).contains(&begun), "{begun} in 40 s at 30 a minute");
     host.pass(20.0);
-    host.gate.begin(host.now);
-    host.gate.end(true);
+    let time = host.gate.begin(host.now);
+    host.gate.end(time, true);
     host.pass(0.15);
     assert!(
         host.room() > 0,
@@ -379,7 +379,7 @@ fn an_answer_has_to_come_to_its_end_before_it_shows_that_its_host_is_well() {
     assert_eq!(host.closed_for(), 30.0, "five in a row");
     // And one that was begun before the circuit opened says nothing of the time since.
     host.gate.completed(begun);
-    host.gate.end(true);
+    host.gate.end(begun, true);
     host.pass(30.0);
     host.ask_and_be_cut();
     assert_eq!(host.closed_for(), 60.0);
@@ -457,45 +457,77 @@ fn a_gate_can_be_forgotten_soon_and_one_that_was_closed_after_the_longest_pause(
     host.pass(61.0);
     assert!(!host.gate.is_idle(host.now), "somebody is there");
     host.gate.answered(time, 429, &Limits::default(), host.now);
-    host.gate.end(true);
+    host.gate.end(time, true);
     host.pass(3000.0);
     assert!(!host.gate.is_idle(host.now));
     host.pass(601.0);
     assert!(host.gate.is_idle(host.now));
 }
 
-/// How many are lent in so many seconds to those who come again and again.
+/// How many are lent in so many seconds to those who come again and again, and how many are left to those who wait.
 #[test]
-fn credit_is_a_seconds_worth_and_then_the_rate() {
-    for (rate, at_once, later) in [(10.0, 12, 110), (1.0, 3, 12), (0.1, 2, 3)] {
+fn credit_is_half_the_rate_and_the_other_half_is_for_those_who_wait() {
+    for (rate, lent, given) in [(10.0, 50, 50), (1.0, 5, 5), (0.1, 1, 1)] {
         let mut host = Clocked::new(Rules {
+            concurrency: None,
             rate: Some(rate),
             ..PUBLIC
         });
-        let lent = |host: &mut Clocked| {
-            let begun = (0..1000).take_while(|_| {
-                let has_credit = host.gate.has_credit(host.now);
-                if has_credit {
-                    host.gate.begin(host.now);
-                }
-                has_credit
-            });
-            begun.count()
-        };
-        assert_eq!(lent(&mut host), at_once, "{rate}");
-        let mut all = at_once;
-        for _ in 0..100 {
-            host.pass(0.1);
-            all += lent(&mut host);
-        }
+        let (mut on_credit, mut by_turns) = (0, 0);
         // Ten seconds.
-        assert!((later..=later + 3).contains(&all), "{rate}: {all}");
+        for _ in 0..1000 {
+            if host.room() > 0 {
+                host.gate.begin(host.now);
+                by_turns += 1;
+            }
+            if host.gate.lend(host.now) {
+                host.gate.begin(host.now);
+                on_credit += 1;
+            }
+            host.pass(0.01);
+        }
+        assert!(
+            (lent..=lent + 1).contains(&on_credit),
+            "{rate}: {on_credit} lent"
+        );
+        assert!(by_turns + 1 >= given, "{rate}: {by_turns} given");
+        let all = on_credit + by_turns;
+        assert!(all as f64 <= 12.0 * rate + 2.0, "{rate}: {all}");
     }
     let mut host = Clocked::new(FREE);
     for _ in 0..1000 {
-        assert!(host.gate.has_credit(host.now), "nothing is ever owed");
+        assert!(host.gate.lend(host.now), "nothing is ever owed");
         host.gate.begin(host.now);
     }
+    let mut host = Clocked::new(PUBLIC);
+    host.gate.begin(host.now);
+    host.pass(60.0);
+    assert!(!host.gate.lend(host.now), "a token, and no slot");
+}
+
+/// What is still in flight from before says nothing of now, but for the cap.
+#[test]
+fn requests_from_before_do_not_stand_in_the_way_of_who_tries() {
+    let mut host = Clocked::new(PUBLIC);
+    host.succeed(20);
+    let slow: Vec<_> = (0..9).map(|_| host.gate.begin(host.now)).collect();
+    host.pass(60.0);
+    for _ in 0..5 {
+        host.ask_in_vain();
+    }
+    assert!(host.closed_for() > 0.0);
+    host.pass(40.0);
+    assert_eq!(host.room(), 1, "one tries");
+    let time = host.gate.begin(host.now);
+    assert_eq!(host.gate.allowance(host.now), Allowance::WhenOneEnds);
+    host.gate.completed(time);
+    host.gate.end(time, true);
+    host.pass(10.0);
+    assert_eq!(host.room(), 1, "ten in all");
+    for time in slow {
+        host.gate.end(time, true);
+    }
+    assert_eq!(host.room(), 2);
 }
 
 /// Since when a host is in trouble is known only as long as somebody asks it.
@@ -524,18 +556,18 @@ fn a_late_success_ends_neither_the_slow_start_nor_the_doubling() {
         let early = host.gate.begin(host.now);
         let late: Vec<_> = (0..8).map(|_| host.gate.begin(host.now)).collect();
         host.gate.answered(early, 429, &Limits::default(), host.now);
-        host.gate.end(true);
+        host.gate.end(early, true);
         for time in late {
             host.gate.answered(time, 200, &Limits::default(), host.now);
             host.gate.completed(time);
-            host.gate.end(true);
+            host.gate.end(time, true);
         }
         assert_eq!(host.closed_for(), pause);
         host.pass(pause + 10.0);
         assert_eq!(host.room(), 1, "one tries");
-        host.gate.begin(host.now);
+        let time = host.gate.begin(host.now);
         assert_eq!(host.gate.allowance(host.now), Allowance::WhenOneEnds);
-        host.gate.end(false);
+        host.gate.end(time, false);
     }
 }
 
@@ -550,7 +582,7 @@ fn a_gate_is_shut_until_a_try_has_come_to_its_end() {
     assert!(it.gate.is_shut(it.now) && !it.gate.is_closed(it.now));
     it.gate.answered(time, 200, &Limits::default(), it.now);
     it.gate.completed(time);
-    it.gate.end(true);
+    it.gate.end(time, true);
     // It starts slowly, and is busy, but is not shut.
     it.gate.begin(it.now);
     it.gate.begin(it.now);

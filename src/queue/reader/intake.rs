@@ -27,6 +27,8 @@ const BATCH: usize = 200;
 const MOST_FORGOTTEN: usize = 1_000_000;
 /// How much room there must be until it is looked for what was forgotten.
 const ROOM_AGAIN: usize = scheduler::MOST_PARKED / 100;
+/// How often some of those that were forgotten are looked at while there is no room: a million in a quarter of an hour.
+const RECALL: Duration = Duration::from_secs(1);
 /// How often it is looked for new messages while others wait for their hosts.
 const LOOK: Duration = Duration::from_millis(50);
 /// What an XREADGROUP answers: the entries of each stream, or nothing.
@@ -34,25 +36,44 @@ type Batch = Option<Vec<(String, Entries)>>;
 
 impl Reader {
     /// How many more messages can be parked. What nobody can work on now makes room for what somebody might.
-    fn make_room(&mut self) -> usize {
+    fn make_room(&mut self) -> Result<usize, Stop> {
         let room = self.scheduler.room();
         if room == 0 {
             if !self.full {
                 log::info!("{} messages wait for their hosts", scheduler::MOST_PARKED);
             }
             self.full = true;
-            if self.scheduler.is_hungry() && self.pending.forgotten < MOST_FORGOTTEN {
+            // While the directory is closed most of what comes could not begin either.
+            let helps = self.scheduler.is_hungry() && self.identities.can_look_up(Instant::now());
+            if helps && self.next_recall <= Instant::now() {
+                self.recall()?;
+            } else if helps && self.pending.forgotten < MOST_FORGOTTEN {
                 self.pending.forgotten += self.scheduler.forget(BATCH);
             }
-        } else if room >= ROOM_AGAIN {
+        } else if room > ROOM_AGAIN {
             self.full = false;
         }
-        self.scheduler.room()
+        Ok(self.scheduler.room())
+    }
+
+    /// Lets some that were forgotten change places with others: their hosts may be free now.
+    fn recall(&mut self) -> Result<(), Stop> {
+        self.next_recall = Instant::now() + RECALL;
+        let Reader {
+            pending,
+            scheduler,
+            link,
+            ..
+        } = self;
+        let known = |id: &str| EntryId::parse(id).is_some_and(|id| scheduler.is_parked(id));
+        pending.recall(link, known).map_err(Stop::Error)?;
+        self.pending.forgotten += self.scheduler.forget(ROOM_AGAIN);
+        Ok(())
     }
 
     /// Reads what is due or what is new; `busy`: does not wait for new messages. Returns whether there was something.
     pub(super) fn read(&mut self, busy: bool) -> Result<bool, Stop> {
-        let room = self.make_room().min(BATCH);
+        let room = self.make_room()?.min(BATCH);
         if room == 0 {
             self.next_look = Instant::now() + LOOK;
             return Ok(false);
@@ -103,7 +124,11 @@ impl Reader {
                     if let Some(id) = EntryId::parse(&seen.id) {
                         let key = self.key_of(&message);
                         let gate = self.hosts.gate(&key);
-                        let parked = Parked { id, learnt: None };
+                        let parked = Parked {
+                            id,
+                            learnt: None,
+                            looks_up: self.identities.must_look_up(&message.did),
+                        };
                         self.scheduler.park(&key, &gate, parked, Kind::Again);
                     }
                 }
@@ -159,17 +184,17 @@ impl Reader {
                 }
             };
             let now = Instant::now();
-            let (key, gate) = self
-                .identities
-                .waits_for_directory(&message.did, now)
-                .unwrap_or_else(|| {
-                    let key = self.key_of(&message);
-                    let gate = self.hosts.gate(&key);
-                    (key, gate)
-                });
-            match (self.scheduler.place(&key, &gate, now), entry) {
+            let key = self.key_of(&message);
+            let gate = self.hosts.gate(&key);
+            let looks_up = self.identities.must_look_up(&message.did);
+            let look_ups = (looks_up, self.identities.can_look_up(now));
+            match (self.scheduler.place(&key, &gate, look_ups, now), entry) {
                 (Place::Park, Some(id)) => {
-                    let parked = Parked { id, learnt: None };
+                    let parked = Parked {
+                        id,
+                        learnt: None,
+                        looks_up,
+                    };
                     self.scheduler.park(&key, &gate, parked, Kind::New);
                     offered.push(seen.id);
                 }

@@ -2,7 +2,8 @@
 //!
 //! There are three kinds, which take turns, each in its own order. So a message that has failed does not wait for the thousands that were
 //! read since, thousands that fail again and again do not keep the new ones waiting, and those that redirects have led here, however
-//! many, keep neither.
+//! many, keep neither. Those that must be looked up in the directory stand apart from the others, for it may be closed when their host
+//! is not; both take turns where it is open.
 
 use std::collections::VecDeque;
 
@@ -16,6 +17,8 @@ pub struct Parked {
     pub id: EntryId,
     /// Where a redirect or a DID document led, when it was begun before. (Few have one, and all take room.)
     pub learnt: Option<Box<Learnt>>,
+    /// Whether its DID must be looked up in the directory.
+    pub looks_up: bool,
 }
 
 /// Why a message is parked.
@@ -32,7 +35,15 @@ pub enum Kind {
 /// The parked messages of one host.
 #[derive(Default)]
 pub struct Parking {
-    /// By kind.
+    /// Without and with a look-up.
+    queues: [Queue; 2],
+    /// The queue that has the next turn, if it may have one.
+    next: usize,
+}
+
+/// Messages by kind.
+#[derive(Default)]
+struct Queue {
     kinds: [VecDeque<Parked>; 3],
     /// The kind that has the next turn, if there is one of it.
     next: usize,
@@ -41,11 +52,36 @@ pub struct Parking {
 impl Parking {
     /// The last of its kind.
     pub fn push(&mut self, parked: Parked, kind: Kind) {
-        self.kinds[kind as usize].push_back(parked);
+        self.queues[usize::from(parked.looks_up)].kinds[kind as usize].push_back(parked);
     }
 
-    /// The first of the kind whose turn it is.
-    pub fn pop(&mut self) -> Option<Parked> {
+    /// The first of the kind whose turn it is; `look_ups`: also of those that must be looked up.
+    pub fn pop(&mut self, look_ups: bool) -> Option<Parked> {
+        let first = if look_ups { self.next } else { 0 };
+        self.next = 1 - first;
+        let parked = self.queues[first].pop();
+        parked.or_else(|| look_ups.then(|| self.queues[1 - first].pop()).flatten())
+    }
+
+    /// The one that came last: a new one, if there is any, for nothing is known of it that could be lost.
+    pub fn pop_last(&mut self) -> Option<Parked> {
+        self.queues.iter_mut().rev().find_map(Queue::pop_last)
+    }
+
+    /// How many there are; `look_ups`: those included that must be looked up.
+    pub fn len(&self, look_ups: bool) -> usize {
+        let [without, with] = &self.queues;
+        without.len() + if look_ups { with.len() } else { 0 }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len(true) == 0
+    }
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Parked> {
         for _ in 0..self.kinds.len() {
             let kind = self.next;
             self.next = (kind + 1) % self.kinds.len();
@@ -56,21 +92,14 @@ impl Parking {
         None
     }
 
-    /// The one that came last: a new one, if there is any, for nothing is known of it that could be lost.
-    pub fn pop_last(&mut self) -> Option<Parked> {
+    fn pop_last(&mut self) -> Option<Parked> {
         let kinds = [Kind::New, Kind::Again, Kind::Returned].into_iter();
         kinds
             .filter_map(|kind| self.kinds[kind as usize].pop_back())
             .next()
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.kinds.iter().map(VecDeque::len).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

@@ -46,7 +46,7 @@ impl Stage {
         for _ in 0..count {
             let id = self.next_id;
             self.next_id += 1;
-            match self.scheduler.place(key, &gate, self.now) {
+            match self.scheduler.place(key, &gate, (false, true), self.now) {
                 Place::Hold => self.scheduler.hold(key, &gate, id),
                 Place::Park => self.scheduler.park(key, &gate, parked(id), Kind::New),
             }
@@ -57,11 +57,11 @@ impl Stage {
     fn round(&mut self, workers: usize) {
         self.scheduler.begin_round();
         for _ in 0..workers {
-            for (key, gate, job) in self.scheduler.unwanted(self.now, |_| None) {
+            for (key, gate, job) in self.scheduler.unwanted(self.now, |_| false) {
                 self.scheduler
                     .park(&key, &gate, parked(job), Kind::Returned);
             }
-            for (key, gate, parked) in self.scheduler.wanted(self.now) {
+            for (key, gate, parked) in self.scheduler.wanted(self.now, true) {
                 let EntryId(id, _) = parked.id;
                 self.scheduler.hold(&key, &gate, id);
             }
@@ -93,6 +93,7 @@ fn parked(id: u64) -> Parked {
     Parked {
         id: EntryId(id, 0),
         learnt: None,
+        looks_up: false,
     }
 }
 
@@ -196,8 +197,8 @@ fn kinds_take_turns_and_keep_their_order() {
         (0..3).for_each(|n| parking.push(parked(base + n), kind));
     }
     parking.push(parked(33), Kind::Again);
-    assert_eq!(parking.len(), 10);
-    let ids = std::iter::from_fn(|| parking.pop().map(|parked| parked.id.0));
+    assert_eq!(parking.len(true), 10);
+    let ids = std::iter::from_fn(|| parking.pop(true).map(|parked| parked.id.0));
     let ids: Vec<_> = ids.collect();
     assert_eq!(ids, [10, 20, 30, 11, 21, 31, 12, 22, 32, 33]);
     assert!(parking.is_empty());
@@ -256,21 +257,33 @@ fn what_is_held_is_parked_again_when_its_host_closes() {
 }
 
 #[test]
-fn who_waits_for_something_else_makes_room_for_those_who_do_not() {
+fn who_must_be_looked_up_waits_for_the_directory_and_holds_up_nobody() {
     let mut stage = Stage::new(4);
-    let directory = Key::directory("plc.example:443", false);
-    let gate = stage.hosts.gate(&directory);
     let key = Key::host("10.0.0.1:80", true);
-    stage.read(&key, 20);
-    assert_eq!(stage.scheduler.counts(), (8, 12));
-    let odd = |id: &u64| (id % 2 == 1).then(|| (directory.clone(), gate.clone()));
-    let unwanted = stage.scheduler.unwanted(stage.now, odd);
-    let ids: Vec<_> = unwanted
-        .iter()
-        .map(|(key, _, id)| (key.is_directory(), *id))
-        .collect();
-    assert_eq!(ids, [(true, 1), (true, 3), (true, 5), (true, 7)]);
-    assert_eq!(stage.scheduler.counts(), (4, 12));
+    let gate = stage.hosts.gate(&key);
+    stage.read(&key, 8);
+    // The directory closes: every second one needs it.
+    let unwanted = stage.scheduler.unwanted(stage.now, |id| id % 2 == 1);
+    let ids: Vec<_> = unwanted.iter().map(|(.., id)| *id).collect();
+    assert_eq!(ids, [1, 3, 5, 7]);
+    for (key, gate, id) in unwanted {
+        let parked = Parked {
+            looks_up: true,
+            ..parked(id)
+        };
+        stage.scheduler.park(&key, &gate, parked, Kind::Returned);
+    }
+    assert!(stage.scheduler.wanted(stage.now, false).is_empty());
+    // They are not in the way of those that come later, at the same host.
+    let place = |looks_up| {
+        stage
+            .scheduler
+            .place(&key, &gate, (looks_up, false), stage.now)
+    };
+    assert_eq!((place(false), place(true)), (Place::Hold, Place::Park));
+    // And go on from where they are, no more than there is room for.
+    let wanted = stage.scheduler.wanted(stage.now, true);
+    assert_eq!(wanted.len(), 4);
 }
 
 #[test]
