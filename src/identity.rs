@@ -212,10 +212,9 @@ impl Identities {
             })?;
         let limits = Limits::read(response.headers(), SystemTime::now());
         permit.answered(response.status().as_u16(), &limits);
-        match response.status().as_u16() {
+        if (500..=599).contains(&response.status().as_u16()) {
             // Whatever stands before the directory, it is not there; where this is about one DID, others are answered in between.
-            500..=599 => permit.cut(),
-            _ => {}
+            permit.cut();
         }
         match response.status().as_u16() {
             200 => {}
