@@ -43,6 +43,36 @@ fn a_directory_that_cuts_its_documents_is_left_alone_until_it_is_well() {
     assert_eq!(summary(&one, "repos"), ACCOUNTS as u64 + 2);
 }
 
+/// Whatever stands before the directory and answers in its place is not the directory.
+#[test]
+fn a_directory_that_fails_whoever_asks_is_left_alone_until_it_is_well() {
+    const ACCOUNTS: usize = 12;
+    let mut queue = Queue::new();
+    let repos: Vec<_> = (0..ACCOUNTS).map(|_| queue.serve(2)).collect();
+    for repo in &repos {
+        let server = &queue.server;
+        server.put_document_status(&repo.did, 502, "<html>");
+        queue.enqueue(repo.clone());
+    }
+    let one = queue
+        .patient_instance("one")
+        .env("BACKFILLER_CONCURRENCY", "1")
+        .start();
+    eventually("so many are deferred", || {
+        let ended = outcomes::so_far(&one).into_iter();
+        ended.filter(|it| it.how == "deferred").count() >= FAILURES
+    });
+    for repo in &repos {
+        let document = repo.did_document(&queue.server.url());
+        queue.server.put_document(&repo.did, document);
+    }
+    assert_eq!(queue.server.count("/did:plc:"), FAILURES);
+    wait_until_drained(&mut queue.connection);
+    let one = end_well(one);
+    assert_eq!(summary(&one, "failures"), 0, "nobody is charged");
+    assert_eq!(summary(&one, "repos"), ACCOUNTS as u64);
+}
+
 #[test]
 fn a_host_of_did_web_is_not_left_alone_for_what_its_document_holds() {
     const PATH: &str = "/.well-known/did.json";
