@@ -126,12 +126,12 @@ impl Identities {
     }
 
     /// Whether the directory can be asked; if not, whoever can do without goes on meanwhile.
-    pub fn can_look_up(&self, now: Instant) -> bool {
+    pub fn is_directory_open(&self, now: Instant) -> bool {
         !self.directory_gate.is_shut(now)
     }
 
     /// Whether the DID must be looked up in the directory.
-    pub fn must_look_up(&self, did: &str) -> bool {
+    pub fn needs_directory(&self, did: &str) -> bool {
         self.gate_of_look_up(did).is_some()
     }
 

@@ -36,7 +36,8 @@ pub struct Client {
     policy: AddressPolicy,
     resolver: Resolver,
     hosts: Arc<Hosts>,
-    whole: Duration,
+    /// How long all requests for one thing may take together, with their bodies.
+    pub whole: Duration,
 }
 
 impl Client {

@@ -99,7 +99,6 @@ pub fn agent(
 pub struct Fetcher {
     client: Client,
     max_bytes: u64,
-    whole: Duration,
 }
 
 impl Fetcher {
@@ -109,7 +108,6 @@ impl Fetcher {
         Fetcher {
             client: Client::new(config, resolver, hosts, accept, whole),
             max_bytes: config.max_repo_bytes,
-            whole,
         }
     }
 
@@ -208,7 +206,7 @@ impl Fetcher {
         Ok(Download {
             body: body.into_reader(),
             host,
-            whole: self.whole,
+            whole: self.client.whole,
             bytes: 0,
             max_bytes: self.max_bytes,
             slot,

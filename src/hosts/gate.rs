@@ -14,6 +14,7 @@
 //! Answers to requests that were begun before the gate closed do not close it again: ten refusals at a time are one.
 //! A host that has refused or failed for `max_deferred` without a success is *given up*: its messages need not wait for it any more.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
@@ -267,8 +268,13 @@ impl Gate {
     pub fn end(&mut self, since: u64, used: bool) {
         self.leave(since);
         if !used {
-            self.bucket.give_back();
+            self.not_used();
         }
+    }
+
+    /// Whoever has a token, and no slot, does not use it after all.
+    pub fn not_used(&mut self) {
+        self.bucket.give_back();
     }
 
     /// The host has begun to answer a request of that time.
@@ -345,7 +351,7 @@ impl Gate {
     /// Closes the gate; behind it, one request tries.
     fn start_again(&mut self, until: Instant, now: Instant) {
         self.times += 1;
-        self.from_before += std::mem::take(&mut self.in_flight);
+        self.from_before += mem::take(&mut self.in_flight);
         self.start = Some(1);
         self.close(until, now);
     }

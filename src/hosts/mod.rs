@@ -16,6 +16,8 @@
 
 pub mod bucket;
 pub mod gate;
+mod permit;
+mod stopped;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,10 +27,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::gate::{Allowance, Gate, LONGEST_PAUSE, Rules};
+pub use self::permit::{Permit, Permits};
+pub use self::stopped::{Busy, Learnt, Stopped};
 use crate::config::{Config, DEFAULT_HOST_CONCURRENCY, DEFAULT_HOST_RPS, DEFAULT_PLC_RPS};
-use crate::error::{JobError, Reason};
-use crate::fetch::host::Host;
-use crate::fetch::limits::Limits;
 
 /// Above so many hosts, those that need no remembering are forgotten: names that a stranger chose must not fill the memory. The
 /// network has a few thousand.
@@ -36,9 +37,6 @@ const MANY: usize = 10_000;
 
 /// How long the directory is left alone at most, where it does not say for how long: all work waits for it.
 const LONGEST_PAUSE_OF_DIRECTORY: Duration = Duration::from_secs(300);
-/// A token is good for so long. Whoever was held up longer, by a full output, pays for the moment of his request as well, or all
-/// who were held up would be one burst.
-const TOKEN_TIME: Duration = Duration::from_secs(1);
 
 /// What a gate is of.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -238,238 +236,12 @@ impl HostGate {
     }
 
     fn begin(&self, state: &mut Gate, now: Instant) -> Permit {
-        let time = state.begin(now);
-        Permit {
-            time,
-            since: time,
-            gate: self.clone(),
-            given: now,
-            used: false,
-            whole: false,
-            aside: false,
-        }
+        Permit::new(self, state.begin(now), now)
     }
 
     /// Whether both are of the same host.
     pub fn is(&self, other: &HostGate) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
-    }
-}
-
-/// The right to make a request at one host; see the module.
-pub struct Permit {
-    gate: HostGate,
-    /// The time of its gate when the request was made.
-    time: u64,
-    /// The same when it got its slot.
-    since: u64,
-    /// When it was given, and from [`Permit::begin`] on when the request was made.
-    given: Instant,
-    used: bool,
-    whole: bool,
-    /// Its token waits, and others may have the slot.
-    aside: bool,
-}
-
-impl Permit {
-    /// It is used later, behind something that takes its time: others may have the slot until then.
-    pub fn set_aside(&mut self) {
-        if !self.aside && !self.used {
-            self.aside = true;
-            lock(&self.gate.state).leave(self.since);
-            self.gate.wake.wake();
-        }
-    }
-
-    /// How long ago the request was made.
-    pub fn elapsed(&self) -> Duration {
-        self.given.elapsed()
-    }
-
-    /// The request is made now, which may be long after the permit was given.
-    pub fn begin(&mut self) {
-        self.used = true;
-        let now = Instant::now();
-        let mut state = lock(&self.gate.state);
-        self.time = state.time();
-        if now.saturating_duration_since(self.given) > TOKEN_TIME {
-            state.take(now);
-        }
-        self.given = now;
-    }
-
-    /// For a request at its host, the first or another, if it may be made now: the host may have closed since the permit was given.
-    pub fn renew(&mut self) -> bool {
-        let now = Instant::now();
-        // An answer that leads to another one of the same host is not yet what was asked for.
-        self.whole = false;
-        let mut state = lock(&self.gate.state);
-        // The slot is there already or was, and so is the token of the first one.
-        let free = !state.is_closed(now) && (!self.used || state.has_token(now));
-        if free && self.aside {
-            self.since = state.enter();
-            self.aside = false;
-            // Its token has waited, and is not to be paid twice.
-            self.given = now;
-        }
-        if free && self.used {
-            state.take(now);
-            self.given = now;
-            self.used = false;
-        }
-        free
-    }
-
-    /// The host has begun to answer, with this status and these words about its limits. That the answer is whole is taken for granted
-    /// when the permit is dropped, unless [`Permit::cut`] or [`Permit::given_up`] was said: a body that is not wanted any more, be it
-    /// too large or no CAR, is as whole as it need be.
-    pub fn answered(&mut self, status: u16, limits: &Limits) {
-        self.whole = !matches!(status, 429 | 503);
-        lock(&self.gate.state).answered(self.time, status, limits, Instant::now());
-    }
-
-    /// The body that was begun has broken off, or comes too slowly: as if the host had not answered.
-    pub fn cut(&mut self) {
-        if std::mem::take(&mut self.whole) {
-            self.unreachable();
-        }
-    }
-
-    /// The body that was begun is not read to its end, for a reason that says nothing of the host.
-    pub fn given_up(&mut self) {
-        self.whole = false;
-    }
-
-    /// The host could not be reached, or did not answer.
-    pub fn unreachable(&mut self) {
-        lock(&self.gate.state).unreachable(self.time, Instant::now());
-    }
-
-    /// Whether others wait for it to be used: its host starts slowly.
-    pub fn is_scarce(&self) -> bool {
-        lock(&self.gate.state).starts_slowly()
-    }
-
-    /// Whether it is for this gate.
-    pub fn is_for(&self, gate: &HostGate) -> bool {
-        self.gate.is(gate)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut state = lock(&self.gate.state);
-        if self.aside {
-            self.since = state.enter();
-        }
-        if self.used && self.whole {
-            state.completed(self.time);
-        }
-        state.end(self.since, self.used);
-        drop(state);
-        self.gate.wake.wake();
-    }
-}
-
-/// What a job has been given, until it is used.
-#[derive(Default)]
-pub struct Permits {
-    /// At its host, or at whichever host it has waited for.
-    pub host: Option<Permit>,
-    /// At the directory.
-    pub look_up: Option<Permit>,
-    /// Whether the repo is being downloaded or is there: what is needed further is owed, for it is not to be downloaded again.
-    pub late: bool,
-}
-
-impl Permits {
-    /// A permit for this host, the one that was given or a new one.
-    pub fn take(&mut self, gate: &HostGate) -> Option<Permit> {
-        match self.host.take_if(|permit| permit.is_for(gate)) {
-            Some(mut permit) => permit.renew().then_some(permit),
-            None => gate.permit(Instant::now()),
-        }
-    }
-}
-
-/// The host that turned out to be the one to ask, and how many redirects led there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Learnt {
-    /// The host.
-    pub host: Host,
-    /// Redirects followed until there.
-    pub hops: usize,
-}
-
-impl Learnt {
-    /// A host that no redirect has led to.
-    pub fn at_once(host: Host) -> Self {
-        Learnt { host, hops: 0 }
-    }
-}
-
-/// A host cannot be asked now, and a message waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Busy {
-    /// The host.
-    pub key: Key,
-    /// Whether it is the one that has the repo, and how that is known.
-    pub learnt: Option<Learnt>,
-    /// Why it cannot be asked, for the log.
-    pub error: JobError,
-}
-
-impl Busy {
-    /// The host has no room now.
-    pub fn new(key: Key, learnt: Option<Learnt>) -> Self {
-        let error = JobError::new(Reason::Deferred, format_args!("{key} has no room now"));
-        Busy { key, learnt, error }
-    }
-
-    /// The host that has the repo has no room now.
-    pub fn at(learnt: Learnt) -> Self {
-        Busy::new(learnt.host.key(), Some(learnt))
-    }
-}
-
-/// Why a step does not come to its end.
-#[derive(Debug)]
-pub enum Stopped {
-    /// It failed.
-    Failed(JobError),
-    /// It must wait for another host than the one that it was begun for.
-    Busy(Box<Busy>),
-}
-
-impl Stopped {
-    /// The error, whichever it is.
-    pub fn into_error(self) -> JobError {
-        match self {
-            Stopped::Failed(error) => error,
-            Stopped::Busy(busy) => busy.error,
-        }
-    }
-}
-
-impl Stopped {
-    /// Whom the repo was asked for, where it is not said yet.
-    pub fn knowing(mut self, source: &Learnt) -> Self {
-        if let Stopped::Busy(busy) = &mut self {
-            busy.learnt.get_or_insert_with(|| source.clone());
-        }
-        self
-    }
-}
-
-impl From<Busy> for Stopped {
-    fn from(busy: Busy) -> Self {
-        Stopped::Busy(Box::new(busy))
-    }
-}
-
-impl From<JobError> for Stopped {
-    fn from(error: JobError) -> Self {
-        Stopped::Failed(error)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::Cli;
+use crate::fetch::limits::Limits;
 
 fn hosts_with(change: impl FnOnce(&mut Cli)) -> Arc<Hosts> {
     let mut cli = Cli {

@@ -110,7 +110,7 @@ pub struct Returned {
     /// Where a redirect or a DID document led.
     pub learnt: Option<Learnt>,
     /// Whether its DID must be looked up in the directory.
-    pub looks_up: bool,
+    pub needs_directory: bool,
 }
 
 /// Counts and says that an entry was deleted while it was pending.

@@ -195,11 +195,15 @@ impl Reader {
     fn take_back(&mut self) {
         while let Ok(returned) = self.ends.returned.try_recv() {
             if let Some(id) = EntryId::parse(&returned.id) {
-                let Returned { key, looks_up, .. } = returned;
+                let Returned {
+                    key,
+                    needs_directory,
+                    ..
+                } = returned;
                 let parked = Parked {
                     id,
                     learnt: returned.learnt.map(Box::new),
-                    looks_up,
+                    needs_directory,
                 };
                 let gate = self.hosts.gate(&key);
                 self.scheduler.park(&key, &gate, parked, Kind::Returned);
@@ -210,8 +214,8 @@ impl Reader {
     /// Parks what is held though its host, or the directory that it needs, has closed meanwhile.
     fn park_unwanted(&mut self, now: Instant) {
         let identities = &self.identities;
-        let closed = !identities.can_look_up(now);
-        let waits = |job: &Job| closed && identities.must_look_up(&job.message.did);
+        let closed = !identities.is_directory_open(now);
+        let waits = |job: &Job| closed && identities.needs_directory(&job.message.did);
         for (key, gate, job) in self.scheduler.unwanted(now, waits) {
             let Some(id) = EntryId::parse(&job.id) else {
                 self.scheduler.hold(&key, &gate, job);
@@ -219,7 +223,7 @@ impl Reader {
             };
             let parked = Parked {
                 id,
-                looks_up: self.identities.must_look_up(&job.message.did),
+                needs_directory: self.identities.needs_directory(&job.message.did),
                 learnt: job.learnt.map(Box::new),
             };
             job.hold.park();
@@ -233,8 +237,8 @@ impl Reader {
         if !self.scheduler.is_hungry() && !self.ends.jobs.is_empty() {
             return Ok(false);
         }
-        let look_ups = self.identities.can_look_up(now);
-        let wanted = self.scheduler.wanted(now, look_ups);
+        let directory_open = self.identities.is_directory_open(now);
+        let wanted = self.scheduler.wanted(now, directory_open);
         if wanted.is_empty() {
             return Ok(false);
         }

@@ -126,21 +126,21 @@ impl<J> Scheduler<J> {
         }
     }
 
-    /// Where a message for this host goes. `looks_up`: whether its DID must be looked up in the directory, `look_ups`: whether that can
+    /// Where a message for this host goes. `needs_directory`: whether its DID must be looked up in the directory, `directory_open`: whether that can
     /// be asked.
     pub fn place(
         &self,
         key: &Key,
         gate: &HostGate,
-        (looks_up, look_ups): (bool, bool),
+        (needs_directory, directory_open): (bool, bool),
         now: Instant,
     ) -> Place {
-        if self.held >= self.look_ahead || (looks_up && !look_ups) {
+        if self.held >= self.look_ahead || (needs_directory && !directory_open) {
             return Place::Park;
         }
         let room = match self.lanes.get(key) {
             // First come, first served.
-            Some(lane) if lane.parked.len(look_ups) > 0 => return Place::Park,
+            Some(lane) if lane.parked.len(directory_open) > 0 => return Place::Park,
             Some(lane) => lane.room(now),
             None => match gate.allowance(now) {
                 Allowance::Now(count) => Ok(count),
@@ -167,9 +167,9 @@ impl<J> Scheduler<J> {
         }
     }
 
-    /// Whether the message is parked here.
-    pub fn is_parked(&self, id: EntryId) -> bool {
-        self.parked.contains(&id)
+    /// Whether the message with this id is parked here.
+    pub fn is_parked(&self, id: &str) -> bool {
+        EntryId::parse(id).is_some_and(|id| self.parked.contains(&id))
     }
 
     /// How many more messages can be parked.
@@ -267,9 +267,9 @@ impl<J> Scheduler<J> {
         None
     }
 
-    /// Takes parked messages out whose hosts are free, up to the look-ahead: they are to be claimed now. `look_ups`: whether the
+    /// Takes parked messages out whose hosts are free, up to the look-ahead: they are to be claimed now. `directory_open`: whether the
     /// directory can be asked.
-    pub fn wanted(&mut self, now: Instant, look_ups: bool) -> Vec<(Key, HostGate, Parked)> {
+    pub fn wanted(&mut self, now: Instant, directory_open: bool) -> Vec<(Key, HostGate, Parked)> {
         let mut wanted = Vec::new();
         let mut next = self.next;
         let mut room = self.look_ahead.saturating_sub(self.held);
@@ -277,7 +277,7 @@ impl<J> Scheduler<J> {
             let Some(lane) = self
                 .lanes
                 .get_mut(key)
-                .filter(|lane| lane.parked.len(look_ups) > 0)
+                .filter(|lane| lane.parked.len(directory_open) > 0)
             else {
                 continue;
             };
@@ -285,14 +285,14 @@ impl<J> Scheduler<J> {
                 break;
             }
             let count = match lane.room(now) {
-                Ok(count) => count.min(room).min(lane.parked.len(look_ups)),
+                Ok(count) => count.min(room).min(lane.parked.len(directory_open)),
                 Err(time) => {
                     next = next.into_iter().chain(time).min();
                     continue;
                 }
             };
             room -= count;
-            for parked in (0..count).map_while(|_| lane.parked.pop(look_ups)) {
+            for parked in (0..count).map_while(|_| lane.parked.pop(directory_open)) {
                 self.parked.remove(&parked.id);
                 wanted.push((key.clone(), lane.gate.clone(), parked));
             }
@@ -317,6 +317,9 @@ impl<J> Scheduler<J> {
                 continue;
             }
             let closed = matches!(allowance, Allowance::From(_)) && lane.gate.is_closed(now);
+            if !closed && !lane.held.iter().any(&waits) {
+                continue;
+            }
             for job in mem::take(&mut lane.held) {
                 if closed || waits(&job) {
                     unwanted.push((key.clone(), lane.gate.clone(), job));

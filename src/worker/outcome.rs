@@ -109,7 +109,7 @@ impl Worker {
             id,
             key,
             learnt,
-            looks_up: identities.must_look_up(&message.did),
+            needs_directory: identities.needs_directory(&message.did),
         };
         // The reader is gone only at the end, and the message is due then when its backoff is over.
         let _ = self.returned.send(returned);

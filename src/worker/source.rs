@@ -87,7 +87,6 @@ impl Worker {
         if let Some(look_up) = &mut self.permits.look_up {
             look_up.set_aside();
         }
-        let first = source.clone();
         let Learnt { host, hops } = source;
         let asked = Asked {
             host,
@@ -113,8 +112,7 @@ impl Worker {
             JobError::new(Reason::Incomplete, text)
         })?;
         let commit = Commit::read(block, did, SystemTime::now())?;
-        let verified = self.verify(did, &commit);
-        verified.map_err(|stopped| stopped.knowing(&first))?;
+        self.verify(did, &commit)?;
         let host = &source.host;
         if let Some(known) = &job.message.rev
             && *known > commit.rev

@@ -25,7 +25,7 @@ const BLOCK_AT_WORK: Duration = Duration::from_millis(100);
 const BATCH: usize = 200;
 /// How many messages may be forgotten: so much longer is the pending list, which is looked through for them, at most.
 const MOST_FORGOTTEN: usize = 1_000_000;
-/// How much room there must be until it is looked for what was forgotten.
+/// How much room there must be until it is looked for what was forgotten: enough for one page of the pending list.
 const ROOM_AGAIN: usize = scheduler::MOST_PARKED / 100;
 /// How often some of those that were forgotten are looked at while there is no room: a million in a quarter of an hour.
 const RECALL: Duration = Duration::from_secs(1);
@@ -44,7 +44,8 @@ impl Reader {
             }
             self.full = true;
             // While the directory is closed most of what comes could not begin either.
-            let helps = self.scheduler.is_hungry() && self.identities.can_look_up(Instant::now());
+            let helps =
+                self.scheduler.is_hungry() && self.identities.is_directory_open(Instant::now());
             if helps && self.next_recall <= Instant::now() {
                 self.recall()?;
             } else if helps && self.pending.forgotten < MOST_FORGOTTEN {
@@ -59,14 +60,9 @@ impl Reader {
     /// Lets some that were forgotten change places with others: their hosts may be free now.
     fn recall(&mut self) -> Result<(), Stop> {
         self.next_recall = Instant::now() + RECALL;
-        let Reader {
-            pending,
-            scheduler,
-            link,
-            ..
-        } = self;
-        let known = |id: &str| EntryId::parse(id).is_some_and(|id| scheduler.is_parked(id));
-        pending.recall(link, known).map_err(Stop::Error)?;
+        let known = |id: &str| self.scheduler.is_parked(id);
+        let recalled = self.pending.recall(&mut self.link, known);
+        recalled.map_err(Stop::Error)?;
         self.pending.forgotten += self.scheduler.forget(ROOM_AGAIN);
         Ok(())
     }
@@ -105,18 +101,12 @@ impl Reader {
 
     /// Parks messages that are due; they are claimed when their hosts have room.
     fn read_due(&mut self, room: usize) -> Result<bool, Stop> {
-        let Reader {
-            pending,
-            scheduler,
-            link,
-            ..
-        } = self;
-        let known = |id: &str| EntryId::parse(id).is_some_and(|id| scheduler.is_parked(id));
         let offered = Offered {
             own: !self.full,
-            others: !self.full && scheduler.is_hungry(),
+            others: !self.full && self.scheduler.is_hungry(),
         };
-        let seen = pending.read(link, room, offered, known);
+        let known = |id: &str| self.scheduler.is_parked(id);
+        let seen = self.pending.read(&mut self.link, room, offered, known);
         let seen = seen.map_err(Stop::Error)?;
         for seen in &seen {
             match parse(seen) {
@@ -127,7 +117,7 @@ impl Reader {
                         let parked = Parked {
                             id,
                             learnt: None,
-                            looks_up: self.identities.must_look_up(&message.did),
+                            needs_directory: self.identities.needs_directory(&message.did),
                         };
                         self.scheduler.park(&key, &gate, parked, Kind::Again);
                     }
@@ -170,7 +160,7 @@ impl Reader {
                 continue;
             }
             let entry = EntryId::parse(&seen.id);
-            if entry.is_some_and(|id| self.scheduler.is_parked(id)) {
+            if self.scheduler.is_parked(&seen.id) {
                 continue;
             }
             let attempt = retry::next_attempt(1, false);
@@ -186,14 +176,14 @@ impl Reader {
             let now = Instant::now();
             let key = self.key_of(&message);
             let gate = self.hosts.gate(&key);
-            let looks_up = self.identities.must_look_up(&message.did);
-            let look_ups = (looks_up, self.identities.can_look_up(now));
-            match (self.scheduler.place(&key, &gate, look_ups, now), entry) {
+            let needs_directory = self.identities.needs_directory(&message.did);
+            let directory = (needs_directory, self.identities.is_directory_open(now));
+            match (self.scheduler.place(&key, &gate, directory, now), entry) {
                 (Place::Park, Some(id)) => {
                     let parked = Parked {
                         id,
                         learnt: None,
-                        looks_up,
+                        needs_directory,
                     };
                     self.scheduler.park(&key, &gate, parked, Kind::New);
                     offered.push(seen.id);

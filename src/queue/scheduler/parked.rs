@@ -18,7 +18,7 @@ pub struct Parked {
     /// Where a redirect or a DID document led, when it was begun before. (Few have one, and all take room.)
     pub learnt: Option<Box<Learnt>>,
     /// Whether its DID must be looked up in the directory.
-    pub looks_up: bool,
+    pub needs_directory: bool,
 }
 
 /// Why a message is parked.
@@ -52,15 +52,19 @@ struct Queue {
 impl Parking {
     /// The last of its kind.
     pub fn push(&mut self, parked: Parked, kind: Kind) {
-        self.queues[usize::from(parked.looks_up)].kinds[kind as usize].push_back(parked);
+        self.queues[usize::from(parked.needs_directory)].kinds[kind as usize].push_back(parked);
     }
 
-    /// The first of the kind whose turn it is; `look_ups`: also of those that must be looked up.
-    pub fn pop(&mut self, look_ups: bool) -> Option<Parked> {
-        let first = if look_ups { self.next } else { 0 };
+    /// The first of the kind whose turn it is; `directory_open`: also of those that must be looked up.
+    pub fn pop(&mut self, directory_open: bool) -> Option<Parked> {
+        let first = if directory_open { self.next } else { 0 };
         self.next = 1 - first;
         let parked = self.queues[first].pop();
-        parked.or_else(|| look_ups.then(|| self.queues[1 - first].pop()).flatten())
+        parked.or_else(|| {
+            directory_open
+                .then(|| self.queues[1 - first].pop())
+                .flatten()
+        })
     }
 
     /// The one that came last: a new one, if there is any, for nothing is known of it that could be lost.
@@ -68,10 +72,10 @@ impl Parking {
         self.queues.iter_mut().rev().find_map(Queue::pop_last)
     }
 
-    /// How many there are; `look_ups`: those included that must be looked up.
-    pub fn len(&self, look_ups: bool) -> usize {
+    /// How many there are; `directory_open`: those included that must be looked up.
+    pub fn len(&self, directory_open: bool) -> usize {
         let [without, with] = &self.queues;
-        without.len() + if look_ups { with.len() } else { 0 }
+        without.len() + if directory_open { with.len() } else { 0 }
     }
 
     /// Whether there is none.

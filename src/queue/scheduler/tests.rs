@@ -93,7 +93,7 @@ fn parked(id: u64) -> Parked {
     Parked {
         id: EntryId(id, 0),
         learnt: None,
-        looks_up: false,
+        needs_directory: false,
     }
 }
 
@@ -268,17 +268,17 @@ fn who_must_be_looked_up_waits_for_the_directory_and_holds_up_nobody() {
     assert_eq!(ids, [1, 3, 5, 7]);
     for (key, gate, id) in unwanted {
         let parked = Parked {
-            looks_up: true,
+            needs_directory: true,
             ..parked(id)
         };
         stage.scheduler.park(&key, &gate, parked, Kind::Returned);
     }
     assert!(stage.scheduler.wanted(stage.now, false).is_empty());
     // They are not in the way of those that come later, at the same host.
-    let place = |looks_up| {
+    let place = |needs_directory| {
         stage
             .scheduler
-            .place(&key, &gate, (looks_up, false), stage.now)
+            .place(&key, &gate, (needs_directory, false), stage.now)
     };
     assert_eq!((place(false), place(true)), (Place::Hold, Place::Park));
     // And go on from where they are, no more than there is room for.
@@ -319,7 +319,7 @@ fn parked_once_is_parked_once_and_reading_stops_at_the_most() {
     }
     assert_eq!(stage.scheduler.counts(), (0, 10));
     assert_eq!(stage.scheduler.room(), MOST_PARKED - 10);
-    assert!(stage.scheduler.is_parked(EntryId(7, 0)) && !stage.scheduler.is_parked(EntryId(7, 1)));
+    assert!(stage.scheduler.is_parked("7-0") && !stage.scheduler.is_parked("7-1"));
     (0..2 * MOST_PARKED as u64)
         .for_each(|id| stage.scheduler.park(&key, &gate, parked(id), Kind::New));
     assert_eq!(stage.scheduler.room(), 0);
@@ -334,10 +334,10 @@ fn the_last_of_the_host_with_the_most_are_forgotten() {
     assert_eq!(stage.scheduler.forget(250), 250);
     let (held, parked) = stage.scheduler.counts();
     assert_eq!(held + parked, 150);
-    let known = |id| stage.scheduler.is_parked(EntryId(id, 0));
+    let known = |id: u64| stage.scheduler.is_parked(&format!("{id}-0"));
     assert!(known(99) && known(148) && !known(150) && !known(399));
     // From now on the other one has more.
     stage.scheduler.forget(20);
-    assert!(!stage.scheduler.is_parked(EntryId(99, 0)));
+    assert!(!stage.scheduler.is_parked("99-0"));
     assert_eq!(Scheduler::<u64>::new(1).forget(5), 0);
 }

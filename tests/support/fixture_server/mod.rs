@@ -123,20 +123,24 @@ impl FixtureServer {
 
     /// Sets the document of `did:web:<this host>`.
     pub fn put_web_document(&self, document: Value) {
-        let document = Document {
-            status: 200,
-            retry_after: None,
-            body: document.to_string(),
-        };
-        self.shared.lock().web_document = Some(document);
+        self.put_web_text(document.to_string());
     }
 
     /// The document of `did:web:<this host>` is this text.
     pub fn put_web_text(&self, body: impl Into<String>) {
+        self.answer_for_web(200, body.into());
+    }
+
+    /// Sends whoever asks for the document of `did:web:<this host>` to this URL.
+    pub fn redirect_web_document(&self, location: impl Into<String>) {
+        self.answer_for_web(302, location.into());
+    }
+
+    fn answer_for_web(&self, status: u16, body: String) {
         let document = Document {
-            status: 200,
+            status,
             retry_after: None,
-            body: body.into(),
+            body,
         };
         self.shared.lock().web_document = Some(document);
     }
@@ -144,16 +148,6 @@ impl FixtureServer {
     /// From now on the connection ends in the midst of each document, or not any more.
     pub fn cut_documents(&self, cuts: bool) {
         self.shared.lock().cuts_documents = cuts;
-    }
-
-    /// Sends whoever asks for the document of `did:web:<this host>` to this URL.
-    pub fn redirect_web_document(&self, location: impl Into<String>) {
-        let document = Document {
-            status: 302,
-            retry_after: None,
-            body: location.into(),
-        };
-        self.shared.lock().web_document = Some(document);
     }
 
     /// How getRepo fails for an account, until it is replaced, used up ([`Fault::Then`]) or
