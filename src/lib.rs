@@ -25,6 +25,7 @@
 //! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side with the life of a
 //! message and who may write for it, [`hosts`] how much each server may be asked, [`fetch`] and [`identity`] ask, [`repo`] proves,
 //! [`event`] is the wire format, [`sink`] the output side, and [`memory`] what all of them may take.
+//! [`cli`] and [`commands`] are what the one who runs it speaks with.
 
 #![warn(missing_docs)]
 
@@ -32,6 +33,7 @@ pub mod backfiller;
 pub mod block_on;
 pub mod cli;
 pub mod collections;
+pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod did_web;
@@ -42,6 +44,7 @@ pub mod fetch;
 pub mod hosts;
 pub mod identity;
 pub mod lines;
+pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod queue;

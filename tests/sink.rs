@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use rsky_backfiller::cli::Cli;
+use rsky_backfiller::cli::{Cli, RedisOptions};
 use rsky_backfiller::config::Config;
 use rsky_backfiller::connection::Patience;
 use rsky_backfiller::memory::Budget;
@@ -26,7 +26,10 @@ use support::wait::eventually;
 
 fn sink(redis: &RedisServer) -> Sink {
     let cli = Cli {
-        redis_url: Some(redis.url()),
+        redis: RedisOptions {
+            redis_url: Some(redis.url()),
+            ..RedisOptions::default()
+        },
         consumer: Some("backfiller_1".to_owned()),
         ..Cli::default()
     };

@@ -127,7 +127,7 @@ impl Config {
     /// # Errors
     /// The first value that is not accepted. An empty value counts as unset.
     pub fn from_cli(cli: &Cli) -> Result<Self, ConfigError> {
-        let redis_url = text(&cli.redis_url).unwrap_or("redis://localhost:6379");
+        let redis_url = text(&cli.redis.redis_url).unwrap_or("redis://localhost:6379");
         let redis = redis_url.into_connection_info().map_err(|_| ConfigError {
             variable: "REDIS_URL",
             value: format!("={}", redact(redis_url)),
@@ -139,18 +139,18 @@ impl Config {
             consumer: consumer(&cli.consumer)?,
             backfill_stream: key(
                 "BACKFILLER_BACKFILL_STREAM",
-                &cli.backfill_stream,
+                &cli.redis.backfill_stream,
                 "repo_backfill",
             )?,
             firehose_stream: key(
                 "BACKFILLER_FIREHOSE_STREAM",
-                &cli.firehose_stream,
+                &cli.redis.firehose_stream,
                 "firehose_backfill",
             )?,
-            group: key("BACKFILLER_GROUP", &cli.group, "repo_backfill_group")?,
+            group: key("BACKFILLER_GROUP", &cli.redis.group, "repo_backfill_group")?,
             dlq_stream: key(
                 "BACKFILLER_DLQ_STREAM",
-                &cli.dlq_stream,
+                &cli.redis.dlq_stream,
                 "repo_backfill_dlq",
             )?,
             concurrency: number(
@@ -162,7 +162,7 @@ impl Config {
             )? as usize,
             high_water_mark: number(
                 "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK",
-                &cli.firehose_stream_high_water_mark,
+                &cli.redis.firehose_stream_high_water_mark,
                 100_000,
                 1,
                 u64::MAX,
@@ -198,51 +198,61 @@ impl Config {
                 1,
                 3600,
             )?),
-            plc_url: plc_url(&cli.plc_url)?,
-            plc_rps: decimal("BACKFILLER_PLC_RPS", &cli.plc_rps, MIN_RPS, MAX_RPS)?,
+            plc_url: plc_url(&cli.requests.plc_url)?,
+            plc_rps: decimal(
+                "BACKFILLER_PLC_RPS",
+                &cli.requests.plc_rps,
+                MIN_RPS,
+                MAX_RPS,
+            )?,
             host_concurrency: optional(
                 "BACKFILLER_HOST_CONCURRENCY",
-                &cli.host_concurrency,
+                &cli.requests.host_concurrency,
                 1,
                 MAX_HOST_CONCURRENCY,
             )?
             .map(|n| n as usize),
-            host_rps: decimal("BACKFILLER_HOST_RPS", &cli.host_rps, MIN_RPS, MAX_RPS)?,
+            host_rps: decimal(
+                "BACKFILLER_HOST_RPS",
+                &cli.requests.host_rps,
+                MIN_RPS,
+                MAX_RPS,
+            )?,
             http_timeout: seconds(
                 "BACKFILLER_HTTP_TIMEOUT_SECS",
-                &cli.http_timeout_secs,
+                &cli.requests.http_timeout_secs,
                 600,
                 1,
             )?,
-            http_gzip: boolean("BACKFILLER_HTTP_GZIP", &cli.http_gzip)?,
+            http_gzip: boolean("BACKFILLER_HTTP_GZIP", &cli.repos.http_gzip)?,
             max_repo_bytes: number(
                 "BACKFILLER_MAX_REPO_BYTES",
-                &cli.max_repo_bytes,
+                &cli.repos.max_repo_bytes,
                 4 << 30,
                 1,
                 u64::MAX,
             )?,
             memory_budget: number(
                 "BACKFILLER_MEMORY_BUDGET_MB",
-                &cli.memory_budget_mb,
+                &cli.repos.memory_budget_mb,
                 512,
                 1,
                 MAX_MEMORY_MB,
             )? << 20,
-            spill_dir: spill_dir(&cli.spill_dir)?,
+            spill_dir: spill_dir(&cli.repos.spill_dir)?,
             allow_private_hosts: boolean(
                 "BACKFILLER_ALLOW_PRIVATE_HOSTS",
-                &cli.allow_private_hosts,
+                &cli.requests.allow_private_hosts,
             )?,
-            collections: collections(&cli.collections)?,
-            contact: contact(&cli.contact)?,
+            collections: collections(&cli.repos.collections)?,
+            contact: contact(&cli.requests.contact)?,
             shutdown_timeout: seconds(
                 "BACKFILLER_SHUTDOWN_TIMEOUT_SECS",
                 &cli.shutdown_timeout_secs,
                 60,
                 0,
             )?,
-            log: log_filter(&cli.log)?,
+            log: log_filter(&cli.logs.log)?,
         };
         config.streams_differ()?;
         config.backoff_grows()?;

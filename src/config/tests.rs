@@ -81,19 +81,27 @@ fn a_bad_value_is_named_with_what_is_accepted() {
         error(|c| c.consumer = None).starts_with("BACKFILLER_CONSUMER (unset) is not accepted: ")
     );
     assert!(
-        error(|c| c.http_gzip = Some("maybe".to_owned()))
+        error(|c| c.repos.http_gzip = Some("maybe".to_owned()))
             .starts_with("BACKFILLER_HTTP_GZIP=maybe ")
     );
     assert!(
-        error(|c| c.plc_url = Some("plc.directory".to_owned())).starts_with("BACKFILLER_PLC_URL=")
+        error(|c| c.requests.plc_url = Some("plc.directory".to_owned()))
+            .starts_with("BACKFILLER_PLC_URL=")
     );
     assert!(
-        error(|c| c.contact = Some("ops\nX-Evil: 1".to_owned())).starts_with("BACKFILLER_CONTACT=")
+        error(|c| c.requests.contact = Some("ops\nX-Evil: 1".to_owned()))
+            .starts_with("BACKFILLER_CONTACT=")
     );
-    assert!(error(|c| c.dlq_stream = Some("repo_backfill".to_owned())).contains("must differ"));
-    assert!(error(|c| c.dlq_stream = Some("firehose_backfill".to_owned())).contains("must differ"));
     assert!(
-        error(|c| c.firehose_stream = Some("repo_backfill".to_owned())).contains("must differ")
+        error(|c| c.redis.dlq_stream = Some("repo_backfill".to_owned())).contains("must differ")
+    );
+    assert!(
+        error(|c| c.redis.dlq_stream = Some("firehose_backfill".to_owned()))
+            .contains("must differ")
+    );
+    assert!(
+        error(|c| c.redis.firehose_stream = Some("repo_backfill".to_owned()))
+            .contains("must differ")
     );
 }
 
@@ -101,7 +109,7 @@ fn a_bad_value_is_named_with_what_is_accepted() {
 fn rates_are_plain_decimal_numbers() {
     let rate = |value: &str| {
         let mut cli = cli();
-        cli.host_rps = Some(value.to_owned());
+        cli.requests.host_rps = Some(value.to_owned());
         Config::from_cli(&cli).map(|config| config.host_rps).ok()
     };
     for (value, wanted) in [
@@ -127,9 +135,9 @@ fn the_line_says_whether_a_limit_is_set_or_the_default_for_public_hosts() {
     let line = Config::from_cli(&cli).unwrap().to_string();
     let limits = " plc_rps=50(public) host_concurrency=10(public) host_rps=10(public) ";
     assert!(line.contains(limits), "{line}");
-    cli.plc_rps = Some("50".to_owned());
-    cli.host_concurrency = Some("3".to_owned());
-    cli.host_rps = Some("0.5".to_owned());
+    cli.requests.plc_rps = Some("50".to_owned());
+    cli.requests.host_concurrency = Some("3".to_owned());
+    cli.requests.host_rps = Some("0.5".to_owned());
     let line = Config::from_cli(&cli).unwrap().to_string();
     let limits = " plc_rps=50 host_concurrency=3 host_rps=0.5 ";
     assert!(line.contains(limits), "{line}");
@@ -137,7 +145,7 @@ fn the_line_says_whether_a_limit_is_set_or_the_default_for_public_hosts() {
 
 #[test]
 fn no_message_shows_a_password() {
-    let message = error(|c| c.redis_url = Some("reddis://user:se@cret@host:1".to_owned()));
+    let message = error(|c| c.redis.redis_url = Some("reddis://user:se@cret@host:1".to_owned()));
     assert!(
         message.starts_with("REDIS_URL=reddis://user:***@host:1 "),
         "{message}"

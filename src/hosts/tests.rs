@@ -35,8 +35,8 @@ fn the_defaults_are_for_public_hosts_and_what_is_set_is_for_all() {
     assert_eq!(room(&hosts.gate(&public)), 2);
     assert!(room(&hosts.gate(&own)) > 1000);
     let hosts = hosts_with(|cli| {
-        cli.host_rps = Some("40".to_owned());
-        cli.host_concurrency = Some("3".to_owned());
+        cli.requests.host_rps = Some("40".to_owned());
+        cli.requests.host_concurrency = Some("3".to_owned());
     });
     assert_eq!(room(&hosts.gate(&public)), 3);
     assert_eq!(room(&hosts.gate(&own)), 3);
@@ -57,7 +57,7 @@ fn a_name_that_leads_to_the_operators_own_network_has_no_limit() {
 
 #[test]
 fn the_directory_is_apart_from_a_host_at_its_address() {
-    let hosts = hosts_with(|cli| cli.host_rps = Some("1".to_owned()));
+    let hosts = hosts_with(|cli| cli.requests.host_rps = Some("1".to_owned()));
     let (host, directory) = (
         Key::host("127.0.0.1:80", true),
         Key::directory("127.0.0.1:80", true),
@@ -76,7 +76,7 @@ fn the_directory_is_apart_from_a_host_at_its_address() {
 
 #[test]
 fn a_permit_that_was_not_used_is_as_if_it_had_not_been() {
-    let hosts = hosts_with(|cli| cli.host_rps = Some("0.01".to_owned()));
+    let hosts = hosts_with(|cli| cli.requests.host_rps = Some("0.01".to_owned()));
     let gate = hosts.gate(&Key::host("pds.example:443", false));
     for _ in 0..10 {
         let permit = gate.permit(Instant::now()).expect("the one token");
@@ -92,7 +92,7 @@ fn a_permit_that_was_not_used_is_as_if_it_had_not_been() {
 
 #[test]
 fn one_permit_serves_one_request_and_another_at_the_same_host_needs_another_token() {
-    let hosts = hosts_with(|cli| cli.host_rps = Some("8".to_owned()));
+    let hosts = hosts_with(|cli| cli.requests.host_rps = Some("8".to_owned()));
     let gate = hosts.gate(&Key::host("pds.example:443", false));
     let other = hosts.gate(&Key::host("other.example:443", false));
     let mut permits = Permits {
@@ -114,7 +114,7 @@ fn one_permit_serves_one_request_and_another_at_the_same_host_needs_another_toke
 
 #[test]
 fn for_a_strangers_sake_only_so_much_is_owed_and_nothing_while_a_host_is_closed() {
-    let hosts = hosts_with(|cli| cli.host_rps = Some("3".to_owned()));
+    let hosts = hosts_with(|cli| cli.requests.host_rps = Some("3".to_owned()));
     let gate = hosts.gate(&Key::host("pds.example:443", false));
     let used = || {
         let mut permit = gate.permit_on_credit()?;
@@ -197,8 +197,8 @@ fn a_request_that_was_made_after_the_host_had_closed_closes_it_again() {
 #[test]
 fn a_permit_that_is_set_aside_keeps_its_token_and_not_its_slot() {
     let hosts = hosts_with(|cli| {
-        cli.host_rps = Some("1".to_owned());
-        cli.host_concurrency = Some("1".to_owned());
+        cli.requests.host_rps = Some("1".to_owned());
+        cli.requests.host_concurrency = Some("1".to_owned());
     });
     let gate = hosts.gate(&Key::host("pds.example:443", false));
     let now = Instant::now();
@@ -261,7 +261,7 @@ fn one_body_is_cut_once_and_one_of_a_refusal_not_at_all() {
 #[test]
 fn a_redirect_within_a_host_is_not_yet_an_answer() {
     for rps in [None, Some("0.1".to_owned())] {
-        let hosts = hosts_with(|cli| cli.host_rps = rps.clone());
+        let hosts = hosts_with(|cli| cli.requests.host_rps = rps.clone());
         let gate = hosts.gate(&Key::host("10.0.0.1:80", true));
         for _ in 0..5 {
             let mut permits = Permits {

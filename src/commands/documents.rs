@@ -1,0 +1,51 @@
+//! What the program prints about itself: completions and man pages, made from the command line's own description, so they cannot
+//! differ from what it takes. Pinned by `tests/command_line.rs`.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::Failure;
+use crate::cli::CommandLine;
+
+/// Examples of `completions`.
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  backfiller completions bash > ~/.local/share/bash-completion/completions/backfiller
+  backfiller completions zsh > ~/.zfunc/_backfiller
+  backfiller completions fish > ~/.config/fish/completions/backfiller.fish";
+
+/// Examples of `man`.
+pub(super) const MAN_EXAMPLES: &str = "\
+Examples:
+  backfiller man | man -l -
+  backfiller man enqueue > ~/.local/share/man/man1/backfiller-enqueue.1";
+
+/// The completions for a shell.
+pub(super) fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut command = CommandLine::command();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    text
+}
+
+/// The man page of the program, or of the command of this name.
+pub(super) fn man(command: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let mut root = CommandLine::command();
+    // Gives each command its full name and its usage line.
+    root.build();
+    let page = match command {
+        None => root,
+        Some(name) => root.find_subcommand(name).cloned().ok_or_else(|| {
+            Failure::Usage(format!(
+                "{name:?} is no command; `backfiller --help` lists them"
+            ))
+        })?,
+    };
+    let mut text = Vec::new();
+    Man::new(page)
+        .render(&mut text)
+        .map_err(|error| Failure::Failed(format!("the man page cannot be made: {error}")))?;
+    Ok(text)
+}

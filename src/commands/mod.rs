@@ -1,0 +1,112 @@
+//! The commands beside the worker: for the one who runs it.
+//!
+//! Each command is a module with its options and one function that does it; this one names them, in the order of `--help`, and turns
+//! how one ended into an exit status. What a command answers goes to standard output and nothing else does; errors are one line on
+//! standard error. A reader that has seen enough (`backfiller … | head`) ends a command quietly. Pinned by
+//! `tests/command_line.rs`.
+
+mod documents;
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use clap_complete::Shell;
+
+use crate::backfiller::{self, ExitStatus};
+use crate::cli::Cli;
+use crate::config::{Config, ConfigError};
+use crate::logging;
+use crate::shutdown::Shutdown;
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Runs the worker, as without a command
+    Run(Box<Cli>),
+
+    /// Prints the completions for a shell
+    #[command(after_help = documents::COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell they are for
+        shell: Shell,
+    },
+
+    /// Prints the man page of the program or of one of its commands
+    #[command(after_help = documents::MAN_EXAMPLES)]
+    Man {
+        /// The command; none means the program
+        command: Option<String>,
+    },
+}
+
+/// Why a command has not done what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line, the configuration or the input is wrong; nothing was begun.
+    #[error("{0}")]
+    Usage(String),
+    /// It failed on the way.
+    #[error("{0}")]
+    Failed(String),
+    /// Whoever reads the answer has gone.
+    #[error("the reader of the output has gone")]
+    NobodyReads,
+}
+
+impl Failure {
+    /// How the process ends then.
+    pub fn status(&self) -> ExitStatus {
+        match self {
+            Failure::Usage(_) => ExitStatus::Usage,
+            Failure::Failed(_) => ExitStatus::Failure,
+            Failure::NobodyReads => ExitStatus::Done,
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Failure::Usage(error.to_string())
+    }
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// Each [`Failure`] of the command.
+pub fn run(command: Command) -> Result<ExitStatus, Failure> {
+    match command {
+        Command::Run(cli) => worker(&cli),
+        Command::Completions { shell } => answer(&documents::completions(shell)),
+        Command::Man { command } => answer(&documents::man(command.as_deref())?),
+    }
+}
+
+/// Runs the worker until it is told to end.
+fn worker(cli: &Cli) -> Result<ExitStatus, Failure> {
+    let config = Config::from_cli(cli)?;
+    logging::to_stderr(&config.log);
+    let shutdown = Shutdown::default();
+    shutdown
+        .on_signals()
+        .map_err(|error| Failure::Failed(format!("signals cannot be handled: {error}")))?;
+    Ok(backfiller::run(config, &shutdown))
+}
+
+/// Prints an answer as a whole.
+fn answer(text: &[u8]) -> Result<ExitStatus, Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)
+        .and_then(|()| out.flush())
+        .map_err(output_failed)?;
+    Ok(ExitStatus::Done)
+}
+
+/// What a standard output that cannot be written to means.
+fn output_failed(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Failure::NobodyReads
+    } else {
+        Failure::Failed(format!("standard output cannot be written: {error}"))
+    }
+}

@@ -1,0 +1,166 @@
+//! The command line as a whole: help, completions, man pages and exit statuses.
+
+mod support;
+
+use std::process::{Command, Output, Stdio};
+
+use support::backfiller::binary;
+
+/// The commands, in the order of `--help`.
+const COMMANDS: [&str; 3] = ["run", "completions", "man"];
+
+/// Runs the program in an empty environment.
+fn run(args: &[&str]) -> Output {
+    Command::new(binary())
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .expect("the backfiller binary starts")
+}
+
+/// What it prints on standard output, when it ends well and says nothing else.
+#[track_caller]
+fn answer(args: &[&str]) -> String {
+    let output = run(args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {errors}");
+    assert_eq!(errors, "", "{args:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn help_lists_the_commands_in_their_order() {
+    for help in ["-h", "--help"] {
+        let text = answer(&[help]);
+        let lines = text.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let commands: Vec<_> = lines
+            .take_while(|line| !line.trim().is_empty())
+            .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+            .filter(|name| !name.is_empty())
+            .collect();
+        assert_eq!(commands, COMMANDS, "{help}");
+    }
+}
+
+#[test]
+fn each_command_has_a_page_one_can_learn_from() {
+    for command in COMMANDS {
+        for help in ["-h", "--help"] {
+            let text = answer(&[command, help]);
+            let usage = format!("Usage: backfiller {command}");
+            assert!(text.contains(&usage), "{command} {help}: {text}");
+            assert!(text.contains("Examples:\n"), "{command} {help}: {text}");
+            assert!(!text.contains("/home/"), "{command} {help}: {text}");
+        }
+    }
+}
+
+#[test]
+fn statuses_are_documented_where_help_ends() {
+    for args in [&["--help"][..], &["run", "--help"], &["run", "-h"]] {
+        let text = answer(args).replace('\n', " ");
+        for status in [
+            "0 done",
+            "1 failure",
+            "2 usage",
+            "3 the drain",
+            "4 another",
+            "130 second",
+        ] {
+            assert!(text.contains(status), "{args:?}: {status}");
+        }
+    }
+}
+
+#[test]
+fn run_is_what_happens_without_a_command() {
+    for args in [&[][..], &["run"]] {
+        let output = run(args);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            errors.contains("BACKFILLER_CONSUMER (unset) is not accepted"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_command_is_refused_with_status_2() {
+    for args in [
+        &["runn"][..],
+        &["man", "no-such-command"],
+        &["completions", "no-such-shell"],
+        &["--consumer", "c", "man"],
+        &["--no-such-option"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = answer(&["completions", shell]);
+        for command in COMMANDS {
+            assert!(text.contains(command), "{shell}: {command}");
+        }
+    }
+}
+
+#[test]
+fn bash_takes_its_completions() {
+    let script = format!(
+        "{}\nCOMP_WORDS=(backfiller comp)\nCOMP_CWORD=1\n_backfiller backfiller comp backfiller\necho \"${{COMPREPLY[*]}}\"",
+        answer(&["completions", "bash"])
+    );
+    let Ok(output) = Command::new("bash")
+        .args(["--norc", "-c", &script])
+        .output()
+    else {
+        println!("skipped: there is no bash");
+        return;
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "completions\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn there_is_a_man_page_of_the_program_and_of_each_command() {
+    let page = answer(&["man"]);
+    assert!(page.contains(".TH backfiller 1"), "{page}");
+    assert!(page.contains("BACKFILLER_CONSUMER"), "{page}");
+    for command in COMMANDS {
+        assert!(page.contains(command), "{command}");
+        let page = answer(&["man", command]);
+        assert!(
+            page.contains(&format!(".TH backfiller-{command} 1")),
+            "{page}"
+        );
+        assert!(page.contains("Examples:"), "{page}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(binary())
+        .arg("man")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("the backfiller binary starts");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
