@@ -148,7 +148,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         assert!(progress.due(&slots, at(100)).is_empty(), "no job, no line");
-        slots[1].begin("did:plc:a");
+        slots[1].begin("did:plc:a", "1-0");
         slots[1].enter(Phase::Fetch);
         slots[1].asks("pds.example");
         slots[1].add_bytes(7);

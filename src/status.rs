@@ -3,9 +3,9 @@
 //! Each worker writes into its own [`Slot`], others only look. Counters and the phase are atomics; the job's names stand behind a
 //! lock that is held for the time of a copy and never across I/O.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The stages of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +48,36 @@ impl Phase {
     }
 }
 
+/// How many bits of [`Slot::stage`] are the phase.
+const PHASE_BITS: u32 = 8;
+
 /// One worker's state.
-#[derive(Default)]
 pub struct Slot {
-    phase: AtomicU8,
+    /// What times are counted from.
+    made: Instant,
+    /// The phase in the lowest [`PHASE_BITS`], and above them since when, in milliseconds: one number, so that who looks without
+    /// a lock never sees one phase with the time of another.
+    stage: AtomicU64,
     bytes: AtomicU64,
     records: AtomicU64,
     job: Mutex<Option<Running>>,
 }
 
+impl Default for Slot {
+    fn default() -> Self {
+        Slot {
+            made: Instant::now(),
+            stage: AtomicU64::new(Phase::Idle as u64),
+            bytes: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            job: Mutex::new(None),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Running {
+    id: String,
     did: String,
     host: String,
     since: Instant,
@@ -67,6 +86,8 @@ struct Running {
 /// A look at a job that is running.
 #[derive(Debug, Clone)]
 pub struct View {
+    /// The id of the message, as Redis gave it.
+    pub id: String,
     /// The account.
     pub did: String,
     /// The server that is asked; empty until it is known.
@@ -75,6 +96,8 @@ pub struct View {
     pub since: Instant,
     /// What it is at.
     pub phase: Phase,
+    /// How long it has been at that.
+    pub in_phase: Duration,
     /// Bytes of CAR read.
     pub bytes: u64,
     /// Records written.
@@ -83,10 +106,11 @@ pub struct View {
 
 impl Slot {
     /// A job begins.
-    pub fn begin(&self, did: &str) {
+    pub fn begin(&self, did: &str, id: &str) {
         self.bytes.store(0, Relaxed);
         self.records.store(0, Relaxed);
         *self.lock() = Some(Running {
+            id: id.to_owned(),
             did: did.to_owned(),
             host: String::new(),
             since: Instant::now(),
@@ -99,9 +123,25 @@ impl Slot {
         *self.lock() = None;
     }
 
-    /// The job enters a stage.
+    /// The job enters a stage. Where it is in it already, its time goes on.
     pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Relaxed);
+        // Only the worker itself writes: nothing comes between the look and the store.
+        if self.phase().0 != phase {
+            let since = self.made.elapsed().as_millis() as u64;
+            self.stage
+                .store(since << PHASE_BITS | phase as u64, Relaxed);
+        }
+    }
+
+    /// The stage, and for how long it has been that; takes no lock.
+    pub fn phase(&self) -> (Phase, Duration) {
+        let stage = self.stage.load(Relaxed);
+        let phase = (stage & ((1 << PHASE_BITS) - 1)) as usize;
+        let since = Duration::from_millis(stage >> PHASE_BITS);
+        (
+            Phase::ALL.get(phase).copied().unwrap_or(Phase::Idle),
+            self.made.elapsed().saturating_sub(since),
+        )
     }
 
     /// The server that is asked.
@@ -129,12 +169,14 @@ impl Slot {
     /// The running job, if there is one.
     pub fn view(&self) -> Option<View> {
         let running = self.lock().clone()?;
-        let phase = usize::from(self.phase.load(Relaxed));
+        let (phase, in_phase) = self.phase();
         Some(View {
+            id: running.id,
             did: running.did,
             host: running.host,
             since: running.since,
-            phase: Phase::ALL.get(phase).copied().unwrap_or(Phase::Idle),
+            phase,
+            in_phase,
             bytes: self.bytes.load(Relaxed),
             records: self.records.load(Relaxed),
         })
@@ -142,5 +184,32 @@ impl Slot {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
         self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_names_the_message_and_the_time_in_its_phase() {
+        let slot = Slot::default();
+        assert!(slot.view().is_none());
+        slot.begin("did:web:example", "1-0");
+        slot.enter(Phase::Fetch);
+        let began = slot.phase();
+        std::thread::sleep(Duration::from_millis(20));
+        slot.enter(Phase::Fetch);
+        let view = slot.view().unwrap();
+        assert_eq!((view.id.as_str(), view.phase), ("1-0", Phase::Fetch));
+        assert!(view.in_phase >= began.1 + Duration::from_millis(20));
+        let long = view.in_phase;
+        slot.enter(Phase::Verify);
+        let (phase, short) = slot.phase();
+        assert_eq!(phase, Phase::Verify);
+        assert!(short < long, "a new phase begins anew: {short:?}");
+        slot.end();
+        assert_eq!(slot.phase().0, Phase::Idle);
+        assert!(slot.view().is_none());
     }
 }

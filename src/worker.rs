@@ -149,7 +149,7 @@ impl Worker {
                 }
                 Pass::GivenUp(since) => (Permits::default(), Some(since)),
             };
-            self.slot.begin(&job.message.did);
+            self.slot.begin(&job.message.did, &job.id);
             let result = guarded(|| self.process(&mut job));
             self.permits = Permits::default();
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
