@@ -6,7 +6,7 @@
 //! job failed is judged and written down (`outcome`) before the next job is taken. Pinned by `tests/verdicts.rs`.
 
 mod outcome;
-mod source;
+pub(crate) mod source;
 mod write;
 
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::connection::Patience;
 use crate::error::{JobError, Reason, guarded};
 use crate::fault::{self, Stage};
-use crate::fetch::Fetcher;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
 use crate::hosts::{Hosts, Permits, Stopped};
@@ -29,13 +28,13 @@ use crate::queue::fence::Standing;
 use crate::queue::progress::Progress;
 use crate::queue::scheduler::Pass;
 use crate::queue::{Dispatched, Job, Returned};
-use crate::repo::blocks::BlockStore;
 use crate::repo::mst;
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::sink::room::Said;
 use crate::status::{Phase, Slot};
 
+use self::source::Source;
 use self::write::{Written, write};
 
 /// What all workers share.
@@ -64,21 +63,10 @@ pub struct Worker {
     /// To the reader: messages that must wait for a host.
     returned: Sender<Returned>,
     slot: Arc<Slot>,
-    fetcher: Fetcher,
-    /// What the present job has been given and has not used yet.
-    permits: Permits,
+    source: Source,
     /// Since when the present job's host has been without a success, where it is not waited for any more.
     given_up: Option<Instant>,
     sink: Sink,
-    blocks: BlockStore,
-    /// For the block of a commit that is read from a file.
-    buffer: Vec<u8>,
-    /// When the present job began: what was looked up before may be out of date.
-    began: Instant,
-    /// When its downloads must be done.
-    deadline: Instant,
-    /// The commit of the present job, as soon as a CAR has named it.
-    commit: Option<String>,
 }
 
 /// How a job ended that did not fail.
@@ -103,7 +91,7 @@ impl Worker {
         resolver: &Resolver,
     ) -> redis::RedisResult<Self> {
         Ok(Worker {
-            fetcher: Fetcher::new(&shared.config, resolver, &shared.hosts),
+            source: Source::new(&shared, &slot, resolver),
             sink: Sink::new(
                 &shared.config,
                 &shared.shutdown,
@@ -112,15 +100,9 @@ impl Worker {
                 Arc::clone(&shared.metrics),
                 Arc::clone(&slot),
             )?,
-            blocks: BlockStore::new(&shared.memory, &shared.config.spill_dir),
-            buffer: Vec::new(),
-            began: Instant::now(),
-            deadline: Instant::now(),
-            commit: None,
             shared,
             jobs,
             returned,
-            permits: Permits::default(),
             given_up: None,
             slot,
         })
@@ -132,9 +114,8 @@ impl Worker {
     /// [`Reason::Redis`], when Redis refuses for good.
     pub fn run(mut self) -> Result<(), JobError> {
         while let Some(Dispatched { mut job, pass }) = self.next_job() {
-            self.began = Instant::now();
-            self.commit = None;
-            (self.permits, self.given_up) = match pass {
+            let permits;
+            (permits, self.given_up) = match pass {
                 Pass::Permits { host, look_up } => {
                     let host = Some(host);
                     let late = false;
@@ -149,15 +130,11 @@ impl Worker {
                 }
                 Pass::GivenUp(since) => (Permits::default(), Some(since)),
             };
+            self.source.begin(permits);
             self.slot.begin(&job.message.did, &job.id);
             let result = guarded(|| self.process(&mut job));
-            self.permits = Permits::default();
             let host = self.slot.view().map(|view| view.host).unwrap_or_default();
-            if self.blocks.is_spilled() {
-                self.shared.metrics.spills.add(1);
-            }
-            self.blocks.clear();
-            self.buffer = Vec::new();
+            self.source.end();
             let concluded = match result {
                 Ok(Ended::Written(host, bytes, written)) => {
                     job.hold.settle();
@@ -216,9 +193,9 @@ impl Worker {
         self.refuse_spent(job)?;
         self.refuse_given_up()?;
         fault::panic_if_asked(Stage::Fetch, &job.message.did);
-        let fetched = self.fetch(job)?;
+        let fetched = self.source.fetch(&job.message, job.learnt.as_ref())?;
         self.slot.enter(Phase::Verify);
-        let mut tree = mst::prove(&mut self.blocks, fetched.commit.data())?;
+        let mut tree = mst::prove(&mut self.source.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
         Ok(match write(&mut self.sink, job, &fetched, &mut tree)? {
             Ok(written) => Ended::Written(fetched.host, fetched.bytes, written),

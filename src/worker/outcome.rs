@@ -37,7 +37,7 @@ impl Worker {
         if let Some(since) = self.given_up {
             progress.put_off_since(now.saturating_sub(since.elapsed().as_millis() as u64));
         }
-        let commit = self.commit.as_deref();
+        let commit = self.source.commit.as_deref();
         let verdict = retry::judge(config, &error, commit, attempt, &progress, now);
         if error.reason == Reason::Panic {
             self.sink.reset();
@@ -80,7 +80,7 @@ impl Worker {
             level,
             "{what} did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",
             error.reason,
-            self.began.elapsed().as_millis(),
+            self.source.began.elapsed().as_millis(),
         );
     }
 
@@ -142,7 +142,7 @@ impl Worker {
             "done did={} host={host} records={} bytes={bytes} ms={} skipped={} filtered={} resumed={} id={}",
             job.message.did,
             written.records,
-            self.began.elapsed().as_millis(),
+            self.source.began.elapsed().as_millis(),
             written.skipped,
             written.filtered,
             written.resumed,

@@ -1,39 +1,100 @@
 //! From whom a repo is fetched, and who says whose it is.
 //!
 //! A repo comes from the host that is known to have it, and only the PDS of the account's document can say that it is gone. Each request
-//! has a permit; where there is none, the job stops and its message waits for that host. Pinned by `tests/relays.rs`,
-//! `tests/waiting.rs` and `tests/fairness.rs`.
+//! has a permit; where there is none, the job stops and its message waits for that host. A [`Source`] knows nothing of Redis: the worker has
+//! one, and so has each thread of [`export`](crate::commands). Pinned by `tests/relays.rs`, `tests/waiting.rs` and
+//! `tests/fairness.rs`.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::Worker;
+use super::Shared;
 use crate::error::{JobError, Reason};
-use crate::fetch::Asked;
 use crate::fetch::host::Host;
-use crate::hosts::{Busy, Learnt, Permit, Stopped};
+use crate::fetch::resolver::Resolver;
+use crate::fetch::{Asked, Fetcher};
+use crate::hosts::{Busy, Learnt, Permit, Permits, Stopped};
 use crate::identity::Identity;
-use crate::queue::Job;
-use crate::repo::car;
+use crate::queue::Message;
+use crate::repo::blocks::BlockStore;
+use crate::repo::car::{self, Root};
 use crate::repo::commit::Commit;
-use crate::status::Phase;
+use crate::status::{Phase, Slot};
 
 /// A repo whose blocks are in the store and whose commit is signed by its owner.
-pub(super) struct Fetched {
+pub(crate) struct Fetched {
     pub host: Host,
     pub bytes: u64,
     pub root: cid::Cid,
     pub commit: Commit,
 }
 
-impl Worker {
-    /// Fetches the repo from the host that is known to have it, from the message's or, where it names none, from the PDS of the
-    /// DID document.
+/// Fetches repos, one at a time, and proves who signed them; lives on its own thread, with its own ureq agent.
+pub(crate) struct Source {
+    shared: Shared,
+    slot: Arc<Slot>,
+    fetcher: Fetcher,
+    /// What the present job has been given and has not used yet.
+    permits: Permits,
+    /// The blocks of the repo that was fetched.
+    pub blocks: BlockStore,
+    /// For the block of a commit that is read from a file.
+    buffer: Vec<u8>,
+    /// When the present job began: what was looked up before may be out of date.
+    pub began: Instant,
+    /// When its downloads must be done.
+    deadline: Instant,
+    /// The commit of the present job, as soon as a CAR has named it.
+    pub commit: Option<String>,
+}
+
+impl Source {
+    /// Nothing is connected to before the first job.
+    pub fn new(shared: &Shared, slot: &Arc<Slot>, resolver: &Resolver) -> Self {
+        Source {
+            fetcher: Fetcher::new(&shared.config, resolver, &shared.hosts),
+            blocks: BlockStore::new(&shared.memory, &shared.config.spill_dir),
+            buffer: Vec::new(),
+            began: Instant::now(),
+            deadline: Instant::now(),
+            commit: None,
+            permits: Permits::default(),
+            slot: Arc::clone(slot),
+            shared: shared.clone(),
+        }
+    }
+
+    /// A job begins, with what it has been given.
+    pub fn begin(&mut self, permits: Permits) {
+        self.began = Instant::now();
+        self.commit = None;
+        self.permits = permits;
+    }
+
+    /// Gives back what the job has not used, and the memory of its repo.
+    pub fn end(&mut self) {
+        self.permits = Permits::default();
+        if self.blocks.is_spilled() {
+            self.shared.metrics.spills.add(1);
+        }
+        self.blocks.clear();
+        self.buffer = Vec::new();
+    }
+
+    /// Fetches the repo from the host that is known to have it (`learnt`), from the message's or, where it names none, from the PDS of
+    /// the DID document.
     ///
     /// Only the PDS of the current document can say that a repo is gone; another host, or the PDS of a document that was kept
     /// from before, may also hold one that an older key signed. So then the current PDS is asked, and its answer counts.
-    pub(super) fn fetch(&mut self, job: &Job) -> Result<Fetched, Stopped> {
-        let did = &job.message.did;
+    ///
+    /// # Errors
+    /// Those of the download, the proof of the commit and the look-up; [`Stopped::Busy`] where a host has no room.
+    pub fn fetch(
+        &mut self,
+        message: &Message,
+        learnt: Option<&Learnt>,
+    ) -> Result<Fetched, Stopped> {
+        let did = &message.did;
         self.deadline = Instant::now() + self.shared.config.http_timeout;
         let is_scarce = |permit: &Permit| permit.is_scarce();
         if did.starts_with("did:web:") || self.permits.look_up.as_ref().is_some_and(is_scarce) {
@@ -42,7 +103,7 @@ impl Worker {
             self.slot.enter(Phase::Identity);
             self.resolve(did)?;
         }
-        let mut source = match (&job.learnt, &job.message.host) {
+        let mut source = match (learnt, &message.host) {
             (Some(learnt), _) => learnt.clone(),
             (None, Some(host)) => Learnt::at_once(host.clone()),
             (None, None) => {
@@ -54,7 +115,7 @@ impl Worker {
                 Learnt::at_once(pds(&known, did)?)
             }
         };
-        let error = match self.fetch_from(&mut source, job) {
+        let error = match self.fetch_from(&mut source, message) {
             Err(Stopped::Failed(e)) if matches!(e.reason, Reason::RepoGone | Reason::Signature) => {
                 e
             }
@@ -66,7 +127,7 @@ impl Worker {
             Ok(pds) if pds.is_same_server(&source.host) => Err(error.into()),
             Ok(pds) => {
                 log::debug!("{error}; asking the PDS of {did}");
-                self.fetch_from(&mut Learnt::at_once(pds), job)
+                self.fetch_from(&mut Learnt::at_once(pds), message)
             }
             Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds.into()),
             Err(_) => Err(error.into()),
@@ -74,8 +135,8 @@ impl Worker {
     }
 
     /// Downloads the repo into the block store and proves who signed it; `source` becomes the one who answers.
-    fn fetch_from(&mut self, source: &mut Learnt, job: &Job) -> Result<Fetched, Stopped> {
-        let did = &job.message.did;
+    fn fetch_from(&mut self, source: &mut Learnt, message: &Message) -> Result<Fetched, Stopped> {
+        let did = &message.did;
         self.slot.enter(Phase::Fetch);
         self.blocks.clear();
         let gate = self.shared.hosts.gate(&source.host.key());
@@ -106,15 +167,11 @@ impl Worker {
         drop(download);
         let root = read?;
 
-        let block = self.blocks.read(&root.digest, &mut self.buffer)?;
-        let block = block.ok_or_else(|| {
-            let text = format_args!("commit {} is not in the CAR", root.cid);
-            JobError::new(Reason::Incomplete, text)
-        })?;
+        let block = commit_block(&mut self.blocks, &root, &mut self.buffer)?;
         let commit = Commit::read(block, did, SystemTime::now())?;
         self.verify(did, &commit)?;
         let host = &source.host;
-        if let Some(known) = &job.message.rev
+        if let Some(known) = &message.rev
             && *known > commit.rev
         {
             log::info!(
@@ -155,6 +212,21 @@ impl Worker {
         let identities = &self.shared.identities;
         identities.resolve_since(did, &mut self.permits, self.began)
     }
+}
+
+/// The block of the commit that a CAR names as its root; `buffer` is for one that is read from a file.
+///
+/// # Errors
+/// [`Reason::Incomplete`] where it is not there, [`Reason::Deferred`] where the file cannot be read.
+pub(crate) fn commit_block<'b>(
+    blocks: &'b mut BlockStore,
+    root: &Root,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8], JobError> {
+    blocks.read(&root.digest, buffer)?.ok_or_else(|| {
+        let text = format_args!("commit {} is not in the CAR", root.cid);
+        JobError::new(Reason::Incomplete, text)
+    })
 }
 
 /// The account's own server.
