@@ -7,7 +7,7 @@
 
 mod outcome;
 pub(crate) mod source;
-mod write;
+pub(crate) mod write;
 
 use std::sync::Arc;
 use std::time::Instant;

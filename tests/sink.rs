@@ -16,7 +16,7 @@ use rsky_backfiller::queue::{Job, Message};
 use rsky_backfiller::repo::link::Link;
 use rsky_backfiller::repo::mst;
 use rsky_backfiller::shutdown::Shutdown;
-use rsky_backfiller::sink::Sink;
+use rsky_backfiller::sink::{EventWriter as _, Sink};
 use rsky_backfiller::status::Slot;
 use support::blocks;
 use support::events::{GROUP, INPUT, OUTPUT, enqueue, pending_messages, stream_len};

@@ -2,35 +2,37 @@
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::{MAX_CREATES, MAX_JSON};
+use super::batch::{Batch, Form};
 use crate::connection::Link;
 use crate::queue::fence::no_array;
-use crate::resp;
+use crate::resp::{self, Bulk};
 
-/// Buffers up to this size are kept for the next chunk of a repo: a full one, with what stands around its events.
-const KEEP: usize = MAX_JSON + (512 << 10);
-/// Buffers up to this size are kept for the next repo: most chunks fit.
-const KEEP_SMALL: usize = 512 << 10;
-/// How much room is made at a time, at least.
-const ROOM: usize = 64 << 10;
-/// Bytes of the command that begins a transaction.
-const MULTI: usize = b"*1\r\n$5\r\nMULTI\r\n".len();
 /// Digits of the length of most events.
 const DIGITS: usize = 3;
+
+/// Events as commands in Redis's protocol, which begin with MULTI. What stands before an event is the command up to it.
+pub struct Commands;
+
+impl Form for Commands {
+    const HEAD: &'static [u8] = b"*1\r\n$5\r\nMULTI\r\n";
+    type Open = Bulk;
+
+    fn open(out: &mut Vec<u8>) -> Bulk {
+        resp::begin_bulk(out, DIGITS)
+    }
+
+    fn close(open: Bulk, out: &mut Vec<u8>) -> usize {
+        open.end(out)
+    }
+}
 
 /// MULTI … EXEC, and what is asked behind it: whose the message is, but for the last chunk, and the length of the output.
 #[derive(Default)]
 pub struct Chunk {
-    /// In Redis's protocol; begins with MULTI as soon as there is one command.
-    pub commands: Vec<u8>,
-    /// Commands between MULTI and EXEC; 0: there is no chunk.
-    pub queued: usize,
-    /// `create` events among them.
-    pub creates: usize,
-    /// Their bytes of JSON.
-    pub json: usize,
-    /// The last one of them.
-    pub last_event: Event,
+    /// The events, and behind them the other commands.
+    pub events: Batch<Commands>,
+    /// How many other commands there are.
+    others: usize,
     /// Leaves that are passed before it.
     pub from: u64,
     /// Leaves that are passed with it.
@@ -39,121 +41,47 @@ pub struct Chunk {
     pub last: bool,
 }
 
-/// An event in a chunk.
-#[derive(Clone, Copy, Default)]
-pub struct Event {
-    /// Where its command begins.
-    at: usize,
-    /// Bytes of its JSON.
-    json: usize,
-}
-
 impl Chunk {
     /// Makes room for the next chunk.
     pub fn clear(&mut self) {
-        self.commands.clear();
-        self.commands.shrink_to(KEEP);
-        (self.queued, self.creates, self.json) = (0, 0, 0);
-        (self.from, self.to) = (0, 0);
+        self.events.clear();
+        (self.others, self.from, self.to) = (0, 0, 0);
         self.last = false;
     }
 
-    /// Gives back what an unusual chunk has needed; all, unless `keeps` is set.
-    pub fn shrink(&mut self, keeps: bool) {
-        self.commands.shrink_to(if keeps { KEEP_SMALL } else { 0 });
+    /// Becomes the next chunk, which has these events.
+    pub fn become_next(&mut self, next: Batch<Commands>) {
+        self.events.become_next(next);
+        (self.others, self.from, self.to) = (0, 0, 0);
+        self.last = false;
     }
 
-    /// Adds an event that `write` appends; `append` is the command up to the event, `size` what both will probably take.
-    ///
-    /// # Errors
-    /// What `write` says; then nothing is added.
-    pub fn event<E>(
-        &mut self,
-        append: &[u8],
-        size: usize,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let before = self.commands.len();
-        // Doubling would take twice of what a large chunk needs.
-        if self.commands.capacity() - before < size {
-            self.commands.reserve_exact(size.max(ROOM));
-        }
-        self.begin();
-        let out = &mut self.commands;
-        let at = out.len();
-        out.extend_from_slice(append);
-        let event = resp::begin_bulk(out, DIGITS);
-        if let Err(e) = write(out) {
-            out.truncate(before);
-            return Err(e);
-        }
-        let json = event.end(out);
-        self.last_event = Event { at, json };
-        self.count(json);
-        Ok(())
+    /// Commands between MULTI and EXEC; 0: there is no chunk.
+    pub fn queued(&self) -> usize {
+        self.events.creates + self.others
     }
 
-    /// Whether it is larger than a chunk may be, with so many bytes of JSON to come; one event is always in its place.
-    pub fn is_too_large(&self, more: usize) -> bool {
-        self.creates > MAX_CREATES || (self.creates > 1 && self.json + more > MAX_JSON)
-    }
-
-    /// Takes the last event out again, as the first of a chunk of its own.
-    pub fn take_last(&mut self) -> Chunk {
-        let Event { at, json } = self.last_event;
-        let mut next = Chunk::default();
-        next.commands
-            .reserve_exact(self.commands.len() - at + MULTI);
-        next.begin();
-        next.commands.extend_from_slice(&self.commands[at..]);
-        next.count(json);
-        self.commands.truncate(at);
-        // The event may have been much larger than all others together.
-        self.commands.shrink_to(KEEP);
-        self.creates -= 1;
-        self.queued -= 1;
-        self.json -= json;
-        next
-    }
-
-    /// Becomes the next chunk, in its own memory where that is enough.
-    pub fn become_next(&mut self, next: Chunk) {
-        if self.commands.capacity() < next.commands.len() {
-            *self = next;
-            return;
-        }
-        self.clear();
-        self.commands.extend_from_slice(&next.commands);
-        (self.queued, self.creates, self.json) = (next.queued, next.creates, next.json);
-    }
-
-    fn count(&mut self, json: usize) {
-        self.creates += 1;
-        self.queued += 1;
-        self.json += json;
-    }
-
-    fn begin(&mut self) {
-        if self.queued == 0 {
-            resp::command(&mut self.commands, &[b"MULTI"]);
-        }
+    /// In Redis's protocol.
+    pub fn commands(&self) -> &[u8] {
+        &self.events.bytes
     }
 
     /// Adds a command to the transaction.
     pub fn queue(&mut self, parts: &[&[u8]]) {
-        self.begin();
-        resp::command(&mut self.commands, parts);
-        self.queued += 1;
+        self.events.begin();
+        resp::command(&mut self.events.bytes, parts);
+        self.others += 1;
     }
 
     /// Ends the transaction. `watch` is the owner's key; the last chunk has deleted it.
     pub fn seal(&mut self, watch: &[u8], output: &[u8]) {
-        resp::command(&mut self.commands, &[b"EXEC"]);
+        let out = &mut self.events.bytes;
+        resp::command(out, &[b"EXEC"]);
         if !self.last {
-            resp::command(&mut self.commands, &[b"WATCH", watch]);
-            resp::command(&mut self.commands, &[b"GET", watch]);
+            resp::command(out, &[b"WATCH", watch]);
+            resp::command(out, &[b"GET", watch]);
         }
-        resp::command(&mut self.commands, &[b"XLEN", output]);
+        resp::command(out, &[b"XLEN", output]);
     }
 
     /// Reads all replies.
@@ -164,7 +92,7 @@ impl Chunk {
     pub fn read_replies(&self, link: &mut Link) -> RedisResult<Answer> {
         // An error while queuing makes EXEC refuse all; it says more than EXEC's own.
         let mut refused: Option<RedisError> = None;
-        for _ in 0..=self.queued {
+        for _ in 0..=self.queued() {
             if let Some(reply) = link.receive_queued()?
                 && let Err(e) = reply.extract_error()
             {
@@ -226,4 +154,20 @@ pub enum Answer {
         /// The length of the output, where Redis said it.
         length: Option<u64>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_begins_with_multi() {
+        let mut command = Vec::new();
+        resp::command(&mut command, &[b"MULTI"]);
+        assert_eq!(Commands::HEAD, command);
+        let mut chunk = Chunk::default();
+        chunk.queue(&[b"PING"]);
+        assert!(chunk.commands().starts_with(&command));
+        assert_eq!(chunk.queued(), 1);
+    }
 }

@@ -18,7 +18,9 @@
 //! - Each reply inside an EXEC is looked at; an error there (a key of another type) ends the process, for half a transaction
 //!   cannot be taken back, and the message is written into the log.
 
+pub mod batch;
 pub mod chunk;
+pub mod encoder;
 pub mod room;
 mod writer;
 
@@ -29,6 +31,7 @@ use std::time::SystemTime;
 use redis::{RedisError, RedisResult};
 
 use self::chunk::{Answer, Chunk};
+use self::encoder::Encoder;
 use self::room::{Room, Said};
 pub use self::writer::Writer;
 use crate::config::Config;
@@ -43,7 +46,8 @@ use crate::queue::fence::{Executed, Fence, Standing};
 use crate::queue::progress::{Progress, Written};
 use crate::queue::retry::Verdict;
 use crate::queue::{Job, said_deleted};
-use crate::repo::record::KeyParser;
+use crate::repo::mst::Leaf;
+use crate::repo::record::Skip;
 use crate::resp::{self, Pipeline};
 use crate::shutdown::Shutdown;
 use crate::status::Slot;
@@ -52,6 +56,37 @@ use crate::status::Slot;
 pub const MAX_CREATES: usize = 500;
 /// Bytes of JSON of one chunk, its `repo` event included; a larger record is a chunk of its own.
 pub const MAX_JSON: usize = 4 << 20;
+
+/// Takes the leaves of one proven repo, in order, each with [`wants`](EventWriter::wants) and, where it says so,
+/// [`record`](EventWriter::record). Dropped without [`finish`](EventWriter::finish), it leaves what was written before as it is.
+pub trait EventWriter {
+    /// Why not all is written.
+    type Error: From<JobError>;
+
+    /// How many leaves, from the first, are written already: they are to be left out.
+    fn resumed(&self) -> u64;
+
+    /// Whether a leaf's record is wanted; else the leaf is passed, and its record need not be read.
+    ///
+    /// A key that is none belongs to no collection: [`record`](EventWriter::record) says that it is skipped.
+    fn wants(&mut self, leaf: &Leaf<'_>) -> bool;
+
+    /// Takes a leaf whose record is `block`, or `None` where the leaf's CID leads to no block. Returns why the record was skipped.
+    ///
+    /// # Errors
+    /// Why the chunk that it has filled is not written.
+    fn record(
+        &mut self,
+        leaf: &Leaf<'_>,
+        block: Option<&[u8]>,
+    ) -> Result<Option<Skip>, Self::Error>;
+
+    /// Writes the last chunk, and returns when all is written.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn finish(self) -> Result<(), Self::Error>;
+}
 
 /// Why the events of a repo are not all written.
 #[derive(Debug)]
@@ -91,9 +126,7 @@ pub struct Sink {
     tried: bool,
     /// Whether its replies are to be read.
     in_flight: bool,
-    /// The command that appends an event, up to the event.
-    append: Vec<u8>,
-    keys: KeyParser,
+    encoder: Encoder,
     /// What the chunks take.
     share: Share,
 }
@@ -129,8 +162,7 @@ impl Sink {
             sent: Chunk::default(),
             tried: false,
             in_flight: false,
-            append: append(&config.firehose_stream),
-            keys: KeyParser::default(),
+            encoder: Encoder::new(append(&config.firehose_stream)),
             share: Share::new(memory),
         })
     }
@@ -246,13 +278,13 @@ impl Sink {
         let Sink { link, sent, .. } = self;
         if let Some(fence) = &mut self.fence {
             self.tried = fence.is_armed(link);
-            self.in_flight = fence.send(link, &sent.commands).is_ok();
+            self.in_flight = fence.send(link, sent.commands()).is_ok();
         }
     }
 
     /// Waits until the chunk that was sent, if there is one, is executed; sends it again where it was not.
     fn settle(&mut self, job: &Job) -> Result<(), Interrupted> {
-        while self.sent.queued > 0 {
+        while self.sent.queued() > 0 {
             let answer = if mem::take(&mut self.in_flight) {
                 self.sent.read_replies(&mut self.link)
             } else {
@@ -416,8 +448,8 @@ impl Sink {
 
     /// The chunk is executed.
     fn count(&mut self) {
-        self.metrics.records.add(self.sent.creates as u64);
-        self.slot.add_records(self.sent.creates as u64);
+        self.metrics.records.add(self.sent.events.creates as u64);
+        self.slot.add_records(self.sent.events.creates as u64);
         self.sent.clear();
     }
 
@@ -430,14 +462,14 @@ impl Sink {
         let keeps = !self.share.budget().is_overdrawn();
         for chunk in [&mut self.sent, &mut self.filling] {
             chunk.clear();
-            chunk.shrink(keeps);
+            chunk.events.shrink(keeps);
         }
         self.count_memory();
     }
 
     /// Tells the budget what the chunks take.
     fn count_memory(&mut self) {
-        let buffers = [&self.filling.commands, &self.sent.commands];
+        let buffers = [&self.filling.events.bytes, &self.sent.events.bytes];
         let bytes: usize = buffers.map(Vec::capacity).iter().sum();
         self.share.set(bytes as u64);
     }

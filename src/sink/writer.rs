@@ -1,22 +1,19 @@
 //! The events of one repo: from leaves to chunks.
 
-use super::{Interrupted, Sink};
+use super::{EventWriter, Interrupted, Sink};
 use crate::event::Events;
 use crate::queue::Job;
 use crate::queue::fence::Standing;
 use crate::queue::progress::Written;
 use crate::repo::mst::Leaf;
-use crate::repo::record::{self, Skip};
+use crate::repo::record::Skip;
 
-/// How much larger a record is as JSON, and what stands around it, than its key and its block: seldom more.
-const AS_JSON: usize = 3;
-
-/// Takes the leaves of one repo, in order, each with [`Writer::wants`] and, where it says so, [`Writer::record`].
+/// The [`EventWriter`] of a message's repo: its chunks go to Redis.
 ///
 /// A chunk notes all leaves that are passed with it, the unwanted ones among them: the next attempt goes on behind them whatever its
 /// filter is (`tests/collections.rs`).
 ///
-/// Dropped without [`Writer::finish`], it leaves the message pending and what was executed in the output.
+/// Dropped without [`EventWriter::finish`], it leaves the message pending and what was executed in the output.
 pub struct Writer<'s> {
     pub(super) sink: &'s mut Sink,
     pub(super) events: Events,
@@ -29,47 +26,41 @@ pub struct Writer<'s> {
     pub(super) passed: u64,
 }
 
-impl Writer<'_> {
-    /// How many leaves, from the first, are written already: they are to be left out.
-    pub fn resumed(&self) -> u64 {
+impl EventWriter for Writer<'_> {
+    type Error = Interrupted;
+
+    fn resumed(&self) -> u64 {
         self.resumed
     }
 
-    /// Whether a leaf's record is wanted; else the leaf is passed, and its record need not be read.
-    ///
-    /// A key that is none belongs to no collection: [`Writer::record`] says that it is skipped.
-    pub fn wants(&mut self, leaf: &Leaf<'_>) -> bool {
-        let Sink { config, keys, .. } = &mut *self.sink;
-        let collections = &config.collections;
-        let wanted = collections.is_all()
-            || keys
-                .parse(leaf.key)
-                .map_or(true, |(collection, _)| collections.wants(collection));
+    fn wants(&mut self, leaf: &Leaf<'_>) -> bool {
+        let Sink {
+            config, encoder, ..
+        } = &mut *self.sink;
+        let wanted = encoder.wants(&config.collections, leaf);
         self.passed += u64::from(!wanted);
         wanted
     }
 
     /// Encodes a leaf's `create` event into the chunk; sends the chunk without it where it does not fit any more.
-    ///
-    /// `block` is the record's block, `None` where the leaf's CID leads to no block. Returns why the record was skipped.
-    ///
-    /// # Errors
-    /// [`Interrupted`].
-    pub fn record(
+    fn record(
         &mut self,
         leaf: &Leaf<'_>,
         block: Option<&[u8]>,
     ) -> Result<Option<Skip>, Interrupted> {
-        if let Err(skip) = self.encode(leaf, block) {
+        let Sink {
+            filling, encoder, ..
+        } = &mut *self.sink;
+        if let Err(skip) = encoder.create(&mut filling.events, &self.events, leaf, block) {
             self.passed += 1;
             self.sink.count_memory();
             return Ok(Some(skip));
         }
         let more = self.events.repo().len();
-        if self.sink.filling.is_too_large(more) {
+        if filling.events.is_too_large(more) {
             // First, so that not three chunks are held at a time.
             self.sink.settle(self.job)?;
-            let next = self.sink.filling.take_last();
+            let next = self.sink.filling.events.take_last();
             self.seal(false)?;
             self.sink.filling.become_next(next);
         }
@@ -79,35 +70,13 @@ impl Writer<'_> {
     }
 
     /// Sends the last chunk with the acknowledgement, and waits until Redis has executed it.
-    ///
-    /// # Errors
-    /// [`Interrupted`].
-    pub fn finish(mut self) -> Result<(), Interrupted> {
+    fn finish(mut self) -> Result<(), Interrupted> {
         self.seal(true)?;
         self.sink.settle(self.job)
     }
+}
 
-    fn encode(&mut self, leaf: &Leaf<'_>, block: Option<&[u8]>) -> Result<(), Skip> {
-        let Sink {
-            filling,
-            append,
-            keys,
-            ..
-        } = &mut *self.sink;
-        let events = &self.events;
-        let (collection, rkey) = keys.parse(leaf.key)?;
-        let block = block.ok_or(Skip::Cid)?;
-        let size = append.len() + events.repo().len() + AS_JSON * (leaf.key.len() + block.len());
-        filling.event(append, size, |out| {
-            if !events.begin_create(collection, rkey, leaf.value, out) {
-                return Err(Skip::Cid);
-            }
-            record::transcode(block, out)?;
-            Events::end_create(out);
-            Ok(())
-        })
-    }
-
+impl Writer<'_> {
     /// Ends the chunk and sends it.
     fn seal(&mut self, last: bool) -> Result<(), Interrupted> {
         let sink = &mut *self.sink;

@@ -9,14 +9,14 @@ use crate::queue::Job;
 use crate::queue::fence::Standing;
 use crate::repo::mst::{Leaf, Tree};
 use crate::repo::record::Skip;
-use crate::sink::{Interrupted, Sink};
+use crate::sink::{EventWriter, Interrupted, Sink};
 
 /// Skipped records of one repo that are logged one by one; the others are only counted.
 const SKIPS_SAID: u64 = 5;
 
 /// What became of the leaves of a repo whose events are all written and whose message is acknowledged.
 #[derive(Default)]
-pub(super) struct Written {
+pub(crate) struct Written {
     pub records: u64,
     pub skipped: u64,
     /// Records of collections that are not wanted.
@@ -50,19 +50,31 @@ fn write_once(
     fetched: &Fetched,
     tree: &mut Tree<'_>,
 ) -> Result<Written, Interrupted> {
-    let mut writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
+    let writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
+    let resumed = writer.resumed();
+    if resumed > 0 {
+        log::info!(
+            "did={} id={}: going on behind leaf {resumed}",
+            job.message.did,
+            job.id,
+        );
+    }
+    write_leaves(writer, &job.message.did, tree)
+}
+
+/// Hands the leaves of a proven tree to whoever writes their events, but for those that are written already.
+///
+/// # Errors
+/// Those of the writer, and [`Reason::Deferred`](crate::error::Reason::Deferred) where a file of blocks cannot be read.
+pub(crate) fn write_leaves<W: EventWriter>(
+    mut writer: W,
+    did: &str,
+    tree: &mut Tree<'_>,
+) -> Result<Written, W::Error> {
     let mut written = Written {
         resumed: writer.resumed(),
         ..Written::default()
     };
-    if written.resumed > 0 {
-        log::info!(
-            "did={} id={}: going on behind leaf {}",
-            job.message.did,
-            job.id,
-            written.resumed
-        );
-    }
     let mut leaves = tree.walk();
     let mut passed = 0;
     while let Some(leaf) = leaves.next(tree)? {
@@ -78,7 +90,7 @@ fn write_once(
             None => written.records += 1,
             Some(skip) => {
                 written.skipped += 1;
-                log_skip(&job.message.did, &leaf, skip, written.skipped);
+                log_skip(did, &leaf, skip, written.skipped);
             }
         }
     }

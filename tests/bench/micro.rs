@@ -199,7 +199,7 @@ impl Writer {
         } = self;
         let (collection, rkey) = keys.parse(key).expect("a good key");
         let size = append.len() + events.repo().len() + 3 * (key.len() + block);
-        let added = chunk.event(append, size, |out| {
+        let added = chunk.events.event(append, size, |out| {
             if !events.begin_create(collection, rkey, value, out) {
                 return Err(Skip::Cid);
             }
@@ -208,7 +208,7 @@ impl Writer {
             Ok(())
         });
         added.expect("a good record");
-        if chunk.creates == MAX_CREATES || chunk.is_too_large(events.repo().len()) {
+        if chunk.events.creates == MAX_CREATES || chunk.events.is_too_large(events.repo().len()) {
             self.seal();
         }
     }
@@ -219,7 +219,7 @@ impl Writer {
         self.chunk
             .queue(&[b"HSET", b"progress", b"commit", b"500 2026-01-01"]);
         self.chunk.seal(b"owner", OUTPUT);
-        black_box(&self.chunk.commands);
+        black_box(self.chunk.commands());
         self.chunk.clear();
     }
 }
