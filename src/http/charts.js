@@ -51,7 +51,7 @@ class Chart {
     const most = Math.max(0, ...seen.map((point) => point.y));
     // A mark that is far above all else would press the line flat.
     const shown_mark = mark !== null && mark <= most * 4;
-    const levels = ticks(shown_mark ? Math.max(most, mark) : most, this.least);
+    const levels = most === 0 ? [0, 1] : ticks(shown_mark ? Math.max(most, mark) : most, this.least);
     const width = Math.max(this.svg.clientWidth, 120);
     const x = (at) => LEFT + (width - LEFT - RIGHT) * (1 - (end - at) / HOUR_MS);
     const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / levels.at(-1));

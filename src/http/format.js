@@ -8,6 +8,8 @@ const LOCALE = 'en';
 
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 3 });
+const three = new Intl.NumberFormat(LOCALE, { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+const four = new Intl.NumberFormat(LOCALE, { notation: 'compact', minimumSignificantDigits: 4, maximumSignificantDigits: 4 });
 const compact = new Intl.NumberFormat(LOCALE, { notation: 'compact', maximumSignificantDigits: 3 });
 const clock = new Intl.DateTimeFormat(LOCALE, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 
@@ -19,10 +21,13 @@ export const count = (n) => (known(n) ? whole.format(n) : NONE);
 /** 12,345 or 0.027: a rate, or another number that may be small. */
 export const number = (n) => (!known(n) ? NONE : n >= 100 ? whole.format(n) : fine.format(n));
 
+/** 12,345, from ten millions on 12.35M: where there is little room for large ones. */
+export const large = (n) => (!known(n) ? NONE : n < 1e7 ? whole.format(n) : four.format(n));
+
 /** 12.3K: for axes. */
 export const short = (n) => (known(n) ? compact.format(n) : NONE);
 
-const scaled = (n, base, units) => {
+const scaled = (n, base, units, digits) => {
   if (!known(n)) return NONE;
   let unit = 0;
   // 999.6 would be shown as 1,000 of the smaller unit.
@@ -30,14 +35,19 @@ const scaled = (n, base, units) => {
     n /= base;
     unit += 1;
   }
-  return `${unit === 0 ? whole.format(n) : fine.format(n)} ${units[unit]}`;
+  return `${unit === 0 ? whole.format(n) : digits.format(n)} ${units[unit]}`;
 };
 
-/** 12.3 MB: what was transferred. */
-export const bytes = (n) => scaled(n, 1000, ['B', 'kB', 'MB', 'GB', 'TB', 'PB']);
+const TRANSFERRED = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
+
+/** 12.0 MB: what was transferred. */
+export const bytes = (n) => scaled(n, 1000, TRANSFERRED, three);
+
+/** 12 MB: for axes. */
+export const short_bytes = (n) => scaled(n, 1000, TRANSFERRED, fine);
 
 /** 12.3 MiB: what is held in memory. */
-export const memory = (n) => scaled(n, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB']);
+export const memory = (n) => scaled(n, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB'], fine);
 
 /** 12 %, and never a full 100 of what is not. */
 export const percent = (part, of) => {

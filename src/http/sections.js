@@ -1,6 +1,6 @@
 // The sections of the page, from top to bottom: each is made once and updated from each status (its shape: `status.json`).
 
-import { ago, bytes, count, duration, foreign, memory, number, percent, short } from './format.js';
+import { ago, bytes, count, duration, foreign, large, memory, number, percent, short, short_bytes } from './format.js';
 import { Charts } from './charts.js';
 import { meaning } from './reasons.js';
 import { each, make, put, Table, terms } from './tables.js';
@@ -8,10 +8,10 @@ import { each, make, put, Table, terms } from './tables.js';
 const by_id = (id) => document.getElementById(id);
 
 /** Rows of the workers' table until all are asked for. */
-const FIRST_WORKERS = 50;
-/** Over how many steps the present rate is taken, and the one that tells how much time is left. */
-const NOW_STEPS = 4;
-const LONG_STEPS = 60;
+const FIRST_WORKERS = 20;
+/** Over how many seconds the present rate is taken, and the one that tells how much time is left. */
+const MINUTE = 60;
+const QUARTER = 900;
 
 /** Text with commands in it: every second part is one. */
 const say = (element, ...parts) => {
@@ -20,27 +20,26 @@ const say = (element, ...parts) => {
   element.replaceChildren(...parts.map((part, i) => (i % 2 ? make('code', '', part) : part)));
 };
 
-/** A second, of the last steps' sum; null where there is none yet. */
-const rate = (status, key, steps) => {
-  const points = status.history.points.slice(-steps);
-  if (points.length === 0) return null;
-  return points.reduce((sum, point) => sum + point[key], 0) / (points.length * status.history.step_seconds);
+/** A second, of the steps within the last so many; null where there is none yet. */
+const rate = ({ history: { points, step_seconds } }, key, seconds) => {
+  const last = points.slice(-Math.ceil(seconds / step_seconds));
+  return last.length === 0 ? null : last.reduce((sum, point) => sum + point[key], 0) / (last.length * step_seconds);
 };
 
-const a_second = (n) => (n === null ? '' : `${number(n)}/s`);
+const a_second = (n) => (n === null ? '' : `${number(n)}/s in the last minute`);
 
 const figures = () => {
   const list = by_id('figures');
   return (status) => {
     const { queue, totals, workers, dead_letters } = status;
-    const busy = workers.filter((worker) => worker.phase !== 'idle').length;
+    const at_work = workers.filter((worker) => worker.phase !== 'idle').length;
     terms(list, [
-      ['Queue', count(queue.length), `${count(queue.pending)} pending`],
-      ['Busy workers', count(busy), `of ${count(workers.length)}`],
-      ['Repos done', count(totals.repos), a_second(rate(status, 'repos', NOW_STEPS))],
-      ['Records written', count(totals.records), a_second(rate(status, 'records', NOW_STEPS))],
-      ['Failures', count(totals.failures), `${count(totals.retries)} to be retried`],
-      ['Dead letters', count(dead_letters.length), `${count(totals.dead_letters)} of this process`, dead_letters.length > 0 ? 'bad' : ''],
+      ['Queue', large(queue.length), `${count(queue.pending)} pending`],
+      ['Busy workers', count(at_work), `of ${count(workers.length)}`],
+      ['Repos done', large(totals.repos), a_second(rate(status, 'repos', MINUTE))],
+      ['Records written', large(totals.records), a_second(rate(status, 'records', MINUTE))],
+      ['Failures', large(totals.failures), `${count(totals.retries)} retries`],
+      ['Dead letters', large(dead_letters.length), `${count(totals.dead_letters)} of this process`, dead_letters.length > 0 ? 'bad' : ''],
     ]);
   };
 };
@@ -50,7 +49,7 @@ const hour = () => {
   const charts = new Charts(by_id('charts'), [
     { title: 'Records', unit: '/s', value: a_step('records'), text: number, axis: short },
     { title: 'Repos', unit: '/s', value: a_step('repos'), text: number, axis: short },
-    { title: 'Downloaded', unit: '/s', value: a_step('bytes'), text: bytes, axis: bytes, least: 1 },
+    { title: 'Downloaded', unit: '/s', value: a_step('bytes'), text: bytes, axis: short_bytes, least: 1 },
     { title: 'Failures', unit: '/min', value: (point, step) => (point.failures * 60) / step, text: number, axis: short, kind: 'bad' },
     { title: 'Queue', unit: '', value: (point) => point.queue, text: count, axis: short, least: 1 },
     { title: 'Output', unit: '', value: (point) => point.output, text: count, axis: short, least: 1, mark: (status) => status.output.high_water_mark },
@@ -64,12 +63,15 @@ const flow = () => {
     const gauge = make('div', 'gauge');
     const meter = make('div', 'meter');
     meter.append(make('div'));
-    gauge.append(make('h3'), make('p', 'value'), meter, make('p', 'note'));
+    const head = make('h3');
+    head.append(make('span'), make('span', 'foreign'));
+    gauge.append(head, make('p', 'value'), meter, make('p', 'note'));
     return gauge;
   };
-  const update = (gauge, { title, value, note, part, of, level = '' }) => {
+  const update = (gauge, { title, stream = '', value, note, part, of, level = '' }) => {
     const [head, shown, meter, below] = gauge.children;
-    put(head, title);
+    put(head.children[0], title);
+    put(head.children[1], stream);
     put(shown, value);
     put(below, note);
     gauge.dataset.level = level;
@@ -86,8 +88,8 @@ const flow = () => {
     const held = status.memory;
     const full = output.length >= output.high_water_mark;
     each(parent, [
-      { title: `Queue ${foreign(queue.stream)}`, value: count(queue.length), note: `${count(queue.pending)} of them pending in the group; ${count(queue.held)} held here for a worker, ${count(queue.parked)} parked here for their hosts. ${left(status)}` },
-      { title: `Output ${foreign(output.stream)}`, value: `${count(output.length)} of ${count(output.high_water_mark)}`, part: output.length, of: output.high_water_mark, level: full ? 'warn' : '', note: `${percent(output.length, output.high_water_mark)} of the mark at which writing waits. Workers have waited ${duration(totals.backpressure_seconds)} for room.` },
+      { title: 'Queue', stream: foreign(queue.stream), value: count(queue.length), note: `${count(queue.pending)} of them pending in the group; ${count(queue.held)} held here for a worker, ${count(queue.parked)} parked here for their hosts. ${left(status)}` },
+      { title: 'Output', stream: foreign(output.stream), value: `${count(output.length)} of ${count(output.high_water_mark)}`, part: output.length, of: output.high_water_mark, level: full ? 'warn' : '', note: `${percent(output.length, output.high_water_mark)} of the mark at which writing waits. Workers have waited ${duration(totals.backpressure_seconds)} for room.` },
       { title: 'Memory of repos', value: `${memory(held.used_bytes)} of ${memory(held.budget_bytes)}`, part: held.used_bytes, of: held.budget_bytes, note: `${count(totals.spills)} repos went to a file because there was no room.` },
       { title: 'Redis', value: redis.connected ? 'connected' : 'away', level: redis.connected ? '' : 'bad', note: redis.age_seconds === null ? 'No answer yet.' : `Last answer ${duration(redis.age_seconds)} ago.` },
     ], create, update);
@@ -95,22 +97,25 @@ const flow = () => {
 };
 
 const left = (status) => {
-  const repos = rate(status, 'repos', LONG_STEPS);
+  const repos = rate(status, 'repos', QUARTER);
   if (!status.queue.length || !repos) return '';
   return `About ${duration(status.queue.length / repos)} left, at the rate of this process alone.`;
 };
+
+/** What is said only of a worker that has a job. */
+const busy = (text) => (worker) => (worker.phase === 'idle' ? '–' : text(worker));
 
 const workers = () => {
   const table = new Table(by_id('workers-table'), 'Workers, the longest job first', [
     { title: 'Worker', kind: 'name', text: (worker) => foreign(worker.name) },
     { title: 'Phase', kind: 'phase', text: (worker) => foreign(worker.phase) },
-    { title: 'DID', kind: 'foreign code', text: (worker) => foreign(worker.did) },
-    { title: 'Host', kind: 'foreign', text: (worker) => foreign(worker.host) },
-    { title: 'Message', kind: 'foreign code', text: (worker) => foreign(worker.id) },
-    { title: 'Bytes', kind: 'number', text: (worker) => bytes(worker.bytes) },
-    { title: 'Records', kind: 'number', text: (worker) => count(worker.records) },
-    { title: 'In phase', kind: 'number', text: (worker) => duration(worker.phase_seconds) },
-    { title: 'Job', kind: 'number', text: (worker) => duration(worker.job_seconds) },
+    { title: 'DID', kind: 'foreign code did', text: (worker) => foreign(worker.did) },
+    { title: 'Host', kind: 'foreign host', text: (worker) => foreign(worker.host) },
+    { title: 'Message', kind: 'foreign code id', text: (worker) => foreign(worker.id) },
+    { title: 'Bytes', kind: 'number', text: busy((worker) => bytes(worker.bytes)) },
+    { title: 'Records', kind: 'number', text: busy((worker) => count(worker.records)) },
+    { title: 'In phase', kind: 'number', text: busy((worker) => duration(worker.phase_seconds)) },
+    { title: 'Job', kind: 'number', text: busy((worker) => duration(worker.job_seconds)) },
   ]);
   const [note, tools, phases, find, more] = ['workers-note', 'workers-tools', 'phases', 'find', 'workers-more'].map(by_id);
   let phase = null;
@@ -172,7 +177,7 @@ const hosts = () => {
     { title: 'Host', kind: 'foreign', text: (host) => foreign(host.host) },
     { title: 'Waiting', kind: 'number', text: (host) => count(host.waiting) },
     { title: 'Running', kind: 'number', text: (host) => count(host.running) },
-    { title: 'Left alone for', kind: 'number closed', text: (host) => (host.closed_seconds === null ? '–' : duration(host.closed_seconds)) },
+    { title: 'Cool-down', kind: 'number closed', text: (host) => (host.closed_seconds === null ? '–' : duration(host.closed_seconds)) },
   ]);
   return ({ hosts: { total, cooling, shown } }) => {
     table.fill(shown, (host) => (host.closed_seconds === null ? '' : 'closed'));
@@ -194,9 +199,9 @@ const failures = () => {
     details.append(make('p', 'note', meaning(reason)));
     const table = new Table(details.appendChild(make('table')), 'The last failures for this reason', [
       { title: 'When', kind: 'when', text: ([failure, now]) => ago(failure.at_ms, now) },
-      { title: 'DID', kind: 'foreign code', text: ([failure]) => foreign(failure.did) },
-      { title: 'Host', kind: 'foreign', text: ([failure]) => foreign(failure.host) },
-      { title: 'Message', kind: 'foreign code', text: ([failure]) => foreign(failure.id) },
+      { title: 'DID', kind: 'foreign code did', text: ([failure]) => foreign(failure.did) },
+      { title: 'Host', kind: 'foreign host', text: ([failure]) => foreign(failure.host) },
+      { title: 'Message', kind: 'foreign code id', text: ([failure]) => foreign(failure.id) },
       { title: 'Attempt', kind: 'number', text: ([failure]) => count(failure.attempt) },
       { title: 'Error', kind: 'foreign error', text: ([failure]) => foreign(failure.error) },
     ]);
@@ -224,8 +229,8 @@ const failures = () => {
 const letters = () => {
   const table = new Table(by_id('letters-table'), 'The last dead letters, newest first', [
     { title: 'When', kind: 'when', text: ([letter, now]) => ago(Date.parse(letter.time), now) },
-    { title: 'DID', kind: 'foreign code', text: ([letter]) => foreign(letter.did) },
-    { title: 'Letter', kind: 'foreign code', text: ([letter]) => foreign(letter.id) },
+    { title: 'DID', kind: 'foreign code did', text: ([letter]) => foreign(letter.did) },
+    { title: 'Letter', kind: 'foreign code id', text: ([letter]) => foreign(letter.id) },
     { title: 'Reason', kind: 'foreign code', text: ([letter]) => foreign(letter.reason) },
     { title: 'Attempts', kind: 'number', text: ([letter]) => count(letter.attempts) },
     { title: 'Error', kind: 'foreign error', text: ([letter]) => foreign(letter.error) },
