@@ -26,6 +26,7 @@ demo:
 
 test:
 	@tests/support/ensure-redis.sh >/dev/null
+	@tests/support/ensure-chromium.sh >/dev/null || true
 	$(CARGO) test --locked
 
 soak:

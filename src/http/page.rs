@@ -7,11 +7,7 @@
 
 /// Path, content type and body of each file of the page.
 pub const FILES: [(&str, &str, &str); 8] = [
-    (
-        "/",
-        "text/html; charset=utf-8",
-        include_str!("page.html"),
-    ),
+    ("/", "text/html; charset=utf-8", include_str!("page.html")),
     ("/page.css", CSS, include_str!("page.css")),
     ("/page.js", JS, include_str!("page.js")),
     ("/sections.js", JS, include_str!("sections.js")),
