@@ -7,7 +7,14 @@ use std::process::{Command, Output, Stdio};
 use support::backfiller::binary;
 
 /// The commands, in the order of `--help`.
-const COMMANDS: [&str; 3] = ["run", "completions", "man"];
+const COMMANDS: [&str; 6] = [
+    "run",
+    "completions",
+    "man",
+    "systemd-unit",
+    "grafana-dashboard",
+    "alert-rules",
+];
 
 /// Runs the program in an empty environment.
 fn run(args: &[&str]) -> Output {

@@ -1,5 +1,8 @@
 //! What the program prints about itself: completions and man pages, made from the command line's own description, so they cannot
-//! differ from what it takes. Pinned by `tests/command_line.rs`.
+//! differ from what it takes; and what it is run and watched with: a systemd unit, a Grafana dashboard and alert rules, which stand in
+//! `documents/`. Pinned by `tests/command_line.rs` and `tests/assets.rs`.
+
+pub(super) mod unit;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -20,6 +23,24 @@ pub(super) const MAN_EXAMPLES: &str = "\
 Examples:
   backfiller man | man -l -
   backfiller man enqueue > ~/.local/share/man/man1/backfiller-enqueue.1";
+
+/// Examples of `grafana-dashboard`.
+pub(super) const DASHBOARD_EXAMPLES: &str = "\
+Examples:
+  backfiller grafana-dashboard > backfiller.json
+  (in Grafana: Dashboards, New, Import, and choose the Prometheus that asks the instances)";
+
+/// Examples of `alert-rules`.
+pub(super) const ALERTS_EXAMPLES: &str = "\
+Examples:
+  backfiller alert-rules > /etc/prometheus/rules/backfiller.yml
+  backfiller alert-rules | promtool check rules";
+
+/// The dashboard, as Grafana imports it: over the metrics of `/metrics`, of all instances or of chosen ones.
+pub(super) const DASHBOARD: &str = include_str!("documents/dashboard.json");
+
+/// The alert rules, as Prometheus reads them.
+pub(super) const ALERTS: &str = include_str!("documents/alerts.yml");
 
 /// The completions for a shell.
 pub(super) fn completions(shell: Shell) -> Vec<u8> {

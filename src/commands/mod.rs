@@ -37,6 +37,18 @@ pub enum Command {
         /// The command; none means the program
         command: Option<String>,
     },
+
+    /// Prints a systemd unit for any number of instances, with few rights and limits that fit the settings
+    #[command(after_help = documents::unit::EXAMPLES)]
+    SystemdUnit(documents::unit::Options),
+
+    /// Prints a Grafana dashboard over the metrics of all instances
+    #[command(after_help = documents::DASHBOARD_EXAMPLES)]
+    GrafanaDashboard,
+
+    /// Prints alert rules for Prometheus
+    #[command(after_help = documents::ALERTS_EXAMPLES)]
+    AlertRules,
 }
 
 /// Why a command has not done what it was asked for.
@@ -79,6 +91,9 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
         Command::Run(cli) => worker(&cli),
         Command::Completions { shell } => answer(&documents::completions(shell)),
         Command::Man { command } => answer(&documents::man(command.as_deref())?),
+        Command::SystemdUnit(options) => answer(documents::unit::unit(options)?.as_bytes()),
+        Command::GrafanaDashboard => answer(documents::DASHBOARD.as_bytes()),
+        Command::AlertRules => answer(documents::ALERTS.as_bytes()),
     }
 }
 
