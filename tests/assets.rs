@@ -307,7 +307,6 @@ fn the_dashboard_can_be_imported() {
 /// What an alert says.
 struct Rule {
     name: String,
-    expression: String,
     wait: String,
     texts: BTreeMap<&'static str, String>,
 }
@@ -328,7 +327,6 @@ fn rules() -> Vec<Rule> {
         .flat_map(|group| group["rules"].as_sequence().expect("rules"));
     all.map(|rule| Rule {
         name: text(rule, "alert"),
-        expression: text(rule, "expr"),
         wait: text(rule, "for"),
         texts: [
             ("severity", text(&rule["labels"], "severity")),
@@ -404,6 +402,119 @@ fn prometheus_accepts_the_rules() {
     let check = tool("promtool", &["check", "rules"], &file);
     let said = String::from_utf8_lossy(&check.stderr);
     assert!(check.status.success(), "{said}");
+
+    // Each fires where it should, and only there.
+    let cases = folder.path().join("cases.yml");
+    fs::write(&cases, include_str!("fixtures/alerts.yml")).expect("the cases can be written");
+    let test = tool("promtool", &["test", "rules"], &cases);
+    let said = String::from_utf8_lossy(&test.stderr);
+    assert!(test.status.success(), "{said}");
+    for rule in rules() {
+        let named = format!("alertname=\"{}\"", rule.name);
+        assert!(
+            include_str!("fixtures/alerts.yml").contains(&named),
+            "no case of {}",
+            rule.name
+        );
+    }
+}
+
+/// What `/metrics` has. TO BE REPLACED by what the binary answers there, when it has its HTTP server.
+const EXPOSED: [&str; 41] = [
+    "backfiller_repos_processed_total",
+    "backfiller_repos_dead_lettered_total",
+    "backfiller_records_extracted_total",
+    "backfiller_records_filtered_total",
+    "backfiller_records_skipped_total",
+    "backfiller_retries_attempted_total",
+    "backfiller_deferrals_total",
+    "backfiller_events_total",
+    "backfiller_chunks_total",
+    "backfiller_bytes_total",
+    "backfiller_spills_total",
+    "backfiller_messages_taken_over_total",
+    "backfiller_messages_abandoned_total",
+    "backfiller_messages_released_total",
+    "backfiller_entries_deleted_total",
+    "backfiller_backpressure_seconds_total",
+    "backfiller_repos_waiting",
+    "backfiller_repos_running",
+    "backfiller_workers",
+    "backfiller_hosts_known",
+    "backfiller_hosts_cooling",
+    "backfiller_repos_failed_total",
+    "backfiller_car_fetch_errors_total",
+    "backfiller_car_parse_errors_total",
+    "backfiller_verification_errors_total",
+    "backfiller_failures_total",
+    "backfiller_dead_letters_total",
+    "backfiller_fetch_seconds",
+    "backfiller_verify_seconds",
+    "backfiller_write_seconds",
+    "backfiller_repo_bytes",
+    "backfiller_redis_connected",
+    "backfiller_queue_length",
+    "backfiller_queue_pending",
+    "backfiller_output_stream_length",
+    "backfiller_output_high_water_mark",
+    "backfiller_dead_letters_length",
+    "backfiller_memory_used_bytes",
+    "backfiller_memory_budget_bytes",
+    "backfiller_draining",
+    "backfiller_build_info",
+];
+
+#[test]
+fn all_that_is_asked_for_is_exposed() {
+    let exposed = EXPOSED.into_iter().collect::<BTreeSet<_>>();
+    for text in [
+        answer(&["grafana-dashboard"]),
+        answer(&["alert-rules"]),
+        include_str!("fixtures/alerts.yml").to_owned(),
+    ] {
+        let asked = metrics_in(&text);
+        assert!(asked.len() >= 9, "{asked:?}");
+        for name in asked {
+            // The series of a histogram.
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            let there = exposed.contains(name) || base.is_some_and(|base| exposed.contains(base));
+            assert!(there, "{name} is not exposed");
+        }
+    }
+    // The names that operators have on their dashboards already.
+    let dashboard = answer(&["grafana-dashboard"]);
+    let shown = metrics_in(&dashboard);
+    for name in [
+        "repos_processed_total",
+        "repos_failed_total",
+        "repos_dead_lettered_total",
+        "records_extracted_total",
+        "records_filtered_total",
+        "retries_attempted_total",
+        "repos_waiting",
+        "repos_running",
+        "output_stream_length",
+        "car_fetch_errors_total",
+        "car_parse_errors_total",
+        "verification_errors_total",
+    ] {
+        assert!(
+            shown.contains(format!("backfiller_{name}").as_str()),
+            "{name} is not shown"
+        );
+    }
+}
+
+/// All names of metrics in a text.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| {
+            word.strip_prefix("backfiller_")
+                .is_some_and(|rest| !rest.is_empty())
+        })
+        .collect()
 }
 
 /// Whether a tool is there; where not, that is printed.
