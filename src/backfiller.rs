@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use redis::{RedisError, RedisResult};
+use redis::RedisError;
 
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
@@ -24,6 +24,7 @@ use crate::identity::Identities;
 use crate::lines::Lines;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
+use crate::preflight;
 use crate::queue::held::Held;
 use crate::queue::lease::Keeper;
 use crate::queue::name::{Name, Taken};
@@ -42,8 +43,6 @@ const JOIN_POLL: Duration = Duration::from_millis(5);
 /// One job waits in the channel for so many workers: enough that none waits for the reader, and so few that none has its host's
 /// permit for long before it is used.
 const WORKERS_PER_JOB: usize = 8;
-/// The oldest Redis with all that is used here.
-const OLDEST_REDIS: u64 = 7;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,19 +102,12 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
 
 /// Blocks that leave the memory for a tmpfs have not left it.
 fn warn_of_memory_as_disk(config: &Config) {
-    #[cfg(target_os = "linux")]
-    {
-        const TMPFS: u64 = 0x0102_1994;
-        let folder = &*config.spill_dir;
-        if rustix::fs::statfs(folder).is_ok_and(|system| system.f_type as u64 == TMPFS) {
-            let folder = folder.display();
-            log::warn!(
-                "{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory"
-            );
-        }
+    if preflight::is_memory(&config.spill_dir) {
+        let folder = config.spill_dir.display();
+        log::warn!(
+            "{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory"
+        );
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = config;
 }
 
 /// Checks the server, takes the consumer name and creates the group. `None`: shutdown came first.
@@ -124,7 +116,9 @@ fn prepare(
     config: &Config,
     shutdown: &Shutdown,
 ) -> Result<Option<Name>, StartError> {
-    let refused = link.insist(Patience::UntilShutdown, |link| refusal(link, config));
+    let refused = link.insist(Patience::UntilShutdown, |link| {
+        preflight::refusal(link, config)
+    });
     match refused {
         Ok(None) => {}
         Ok(Some(refusal)) => return Err(StartError::Refused(refusal)),
@@ -148,43 +142,6 @@ fn prepare(
         Err(Stop::Shutdown) => Ok(None),
         Err(Stop::Error(e)) => Err(e.into()),
     }
-}
-
-/// Why this server cannot be worked with, if so.
-fn refusal(link: &mut Link, config: &Config) -> RedisResult<Option<String>> {
-    let info: redis::InfoDict = link.query(redis::cmd("INFO").arg("server").arg("memory"))?;
-    let version: String = info.get("redis_version").unwrap_or_default();
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u64>().ok());
-    if major.is_some_and(|major| major < OLDEST_REDIS) {
-        return Ok(Some(format!(
-            "Redis {version} is too old: {OLDEST_REDIS}.0 or later is needed"
-        )));
-    }
-    let policy: String = info.get("maxmemory_policy").unwrap_or_default();
-    if policy.starts_with("allkeys") {
-        log::warn!(
-            "Redis may evict any key (maxmemory-policy {policy}): events may then be written twice, and messages be lost"
-        );
-    }
-    if info.get::<String>("redis_mode").as_deref() == Some("cluster") {
-        return Ok(Some(
-            "Redis runs in cluster mode: its transactions cannot span the three streams".to_owned(),
-        ));
-    }
-    for key in [
-        &config.backfill_stream,
-        &config.firehose_stream,
-        &config.dlq_stream,
-    ] {
-        let kind: String = link.query(redis::cmd("TYPE").arg(key))?;
-        if !matches!(kind.as_str(), "none" | "stream") {
-            return Ok(Some(format!("the key {key} holds a {kind}, not a stream")));
-        }
-    }
-    Ok(None)
 }
 
 /// The threads, and how they report their end.

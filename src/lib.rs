@@ -47,6 +47,7 @@ pub mod lines;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod preflight;
 pub mod queue;
 pub mod redact;
 pub mod repo;
