@@ -55,4 +55,5 @@ pub mod resp;
 pub mod shutdown;
 pub mod sink;
 pub mod status;
+pub mod terminal;
 pub mod worker;

@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use support::backfiller::binary;
 
 /// The commands, in the order of `--help`.
-const COMMANDS: [&str; 6] = [
+const COMMANDS: [&str; 7] = [
     "run",
+    "dead-letters",
     "completions",
     "man",
     "systemd-unit",
@@ -147,7 +148,8 @@ fn there_is_a_man_page_of_the_program_and_of_each_command() {
     assert!(page.contains(".TH backfiller 1"), "{page}");
     assert!(page.contains("BACKFILLER_CONSUMER"), "{page}");
     for command in COMMANDS {
-        assert!(page.contains(command), "{command}");
+        // In a man page a hyphen is written so.
+        assert!(page.contains(&command.replace('-', "\\-")), "{command}");
         let page = answer(&["man", command]);
         assert!(
             page.contains(&format!(".TH backfiller-{command} 1")),

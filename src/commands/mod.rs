@@ -5,7 +5,9 @@
 //! standard error. A reader that has seen enough (`backfiller … | head`) ends a command quietly. Pinned by
 //! `tests/command_line.rs`.
 
+mod dead_letters;
 mod documents;
+mod server;
 
 use std::io::{self, Write};
 
@@ -23,6 +25,9 @@ use crate::shutdown::Shutdown;
 pub enum Command {
     /// Runs the worker, as without a command
     Run(Box<Cli>),
+
+    /// Lists dead letters, shows one, puts them back into the input, or drops them
+    DeadLetters(Box<dead_letters::DeadLetters>),
 
     /// Prints the completions for a shell
     #[command(after_help = documents::COMPLETIONS_EXAMPLES)]
@@ -89,6 +94,7 @@ impl From<ConfigError> for Failure {
 pub fn run(command: Command) -> Result<ExitStatus, Failure> {
     match command {
         Command::Run(cli) => worker(&cli),
+        Command::DeadLetters(command) => dead_letters::run(*command),
         Command::Completions { shell } => answer(&documents::completions(shell)),
         Command::Man { command } => answer(&documents::man(command.as_deref())?),
         Command::SystemdUnit(options) => answer(documents::unit::unit(options)?.as_bytes()),

@@ -52,12 +52,12 @@ use crate::hosts::{Key, Learnt};
 use crate::metrics::Metrics;
 
 /// The fields of an entry, in their order.
-type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 /// Entries of a stream, as Redis replies them: id and fields.
-type Entries = Vec<(String, Fields)>;
+pub(crate) type Entries = Vec<(String, Fields)>;
 
 /// A row of the pending list: id, consumer, idle time in milliseconds, deliveries.
-type PendingRow = (String, String, u64, u64);
+pub(crate) type PendingRow = (String, String, u64, u64);
 
 /// The id of an entry, as Redis makes it: two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -16,6 +16,7 @@ pub mod backfiller;
 pub mod blocks;
 pub mod browser;
 pub mod child;
+pub mod cli;
 pub mod crash;
 pub mod events;
 pub mod fetching;
