@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use support::backfiller::binary;
 
 /// The commands, in the order of `--help`.
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 8] = [
     "run",
+    "status",
     "dead-letters",
     "completions",
     "man",

@@ -8,6 +8,7 @@
 mod dead_letters;
 mod documents;
 mod server;
+mod status;
 
 use std::io::{self, Write};
 
@@ -25,6 +26,9 @@ use crate::shutdown::Shutdown;
 pub enum Command {
     /// Runs the worker, as without a command
     Run(Box<Cli>),
+
+    /// Shows queue, output, dead letters and consumers, and the rate
+    Status(Box<status::Status>),
 
     /// Lists dead letters, shows one, puts them back into the input, or drops them
     DeadLetters(Box<dead_letters::DeadLetters>),
@@ -94,6 +98,7 @@ impl From<ConfigError> for Failure {
 pub fn run(command: Command) -> Result<ExitStatus, Failure> {
     match command {
         Command::Run(cli) => worker(&cli),
+        Command::Status(command) => status::run(*command),
         Command::DeadLetters(command) => dead_letters::run(*command),
         Command::Completions { shell } => answer(&documents::completions(shell)),
         Command::Man { command } => answer(&documents::man(command.as_deref())?),

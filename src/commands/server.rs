@@ -18,6 +18,9 @@ use crate::terminal::escaped;
 /// How long Redis may take for a reply to a command.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same to a command that looks again soon.
+const QUICK_REPLY: Duration = Duration::from_secs(3);
+
 /// The configuration of a command that takes what is about Redis alone.
 pub(super) fn config(redis: &RedisOptions) -> Result<Config, Failure> {
     let cli = Cli {
@@ -39,6 +42,13 @@ pub(super) fn connect(config: &Config) -> Result<Link, Failure> {
         Some(wrong) => Err(Failure::Failed(escaped(&wrong))),
         None => Ok(link),
     }
+}
+
+/// A connection for who looks again soon: nothing is sent yet, and replies are not waited for long.
+pub(super) fn quick_link(config: &Config) -> Result<Link, Failure> {
+    let link = Link::new(&config.redis, &Shutdown::default());
+    let link = link.map_err(|error| failed(config, &error))?;
+    Ok(link.with_reply_timeout(QUICK_REPLY))
 }
 
 /// What went wrong with Redis, and which one.

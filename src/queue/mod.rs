@@ -69,6 +69,11 @@ impl EntryId {
         let (time, sequence) = text.split_once('-')?;
         Some(EntryId(time.parse().ok()?, sequence.parse().ok()?))
     }
+
+    /// When the entry was added, in milliseconds since 1970, where Redis made the id.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for EntryId {

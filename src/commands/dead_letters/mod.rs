@@ -235,7 +235,7 @@ fn entry_id(text: &str) -> Result<EntryId, String> {
 }
 
 /// How many letters by reason. What stands there as a reason may come from anybody, so the number of different ones is bounded.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Counts {
     /// Letters.
     pub total: u64,
