@@ -33,7 +33,7 @@ Examples:
   backfiller dead-letters requeue --reason network --dry-run
   backfiller dead-letters drop --reason repo_gone
 
-A letter has an id of its own (`list` shows it, `--id` takes it), and says the id that the message had in the input, which is the one
+A letter has an id of its own (`list` shows it, `--id` takes it), and says the id that the message had in the input, which is the one \
 in the log (`--original-id` takes that). `backfiller dead-letters list --help` and so on have all options.";
 
 /// Examples of `list`.
@@ -57,7 +57,7 @@ Examples:
   backfiller dead-letters requeue --reason network --reason http_status --limit 1000
   backfiller dead-letters requeue --all --dry-run
 
-A letter and its message change places in one transaction: whatever ends this command, and whoever requeues at the same time, each
+A letter and its message change places in one transaction: whatever ends this command, and whoever requeues at the same time, each \
 letter becomes one message. Messages without a field `repo` cannot be requeued; these letters are counted and stay.";
 
 /// Examples of `drop`.
@@ -88,11 +88,11 @@ enum Action {
         /// Counts by reason only
         #[arg(long)]
         counts: bool,
-        #[command(flatten)]
-        selection: Selection,
         /// A JSON object for each letter, one a line; with --counts one with the counts
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        selection: Selection,
         #[command(flatten)]
         redis: RedisOptions,
     },
@@ -114,9 +114,9 @@ enum Action {
     #[command(after_help = REQUEUE_EXAMPLES)]
     Requeue {
         #[command(flatten)]
-        selection: Selection,
-        #[command(flatten)]
         change: Change,
+        #[command(flatten)]
+        selection: Selection,
         #[command(flatten)]
         redis: RedisOptions,
     },
@@ -124,13 +124,13 @@ enum Action {
     /// Drops them for good
     #[command(after_help = DROP_EXAMPLES)]
     Drop {
-        #[command(flatten)]
-        selection: Selection,
-        #[command(flatten)]
-        change: Change,
         /// Drop without asking
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        selection: Selection,
         #[command(flatten)]
         redis: RedisOptions,
     },

@@ -30,8 +30,8 @@ Examples:
   backfiller status --json | jq .queue.length
   backfiller status --json --watch >> status.ndjson
 
-The rate is how many messages have left the queue, done or dead, between two looks that lie --interval apart: what was added, less what
-the queue has grown by. What is left is the length of the queue at that rate, so it is as good as the last few seconds are typical.";
+The rate is how many messages have left the queue, done or dead, between two looks that lie --interval apart: what was added, less \
+what the queue has grown by. What is left is the length of the queue at that rate, so it is as good as the last few seconds are typical.";
 
 /// The shortest interval between two looks with --watch, in seconds.
 const SHORTEST: f64 = 0.1;
