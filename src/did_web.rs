@@ -83,7 +83,7 @@ impl WebDocuments {
                     let text = failed(&format_args!("answered {status}")).text;
                     let reason = Reason::Deferred;
                     let error = JobError { reason, text };
-                    return Err(Busy { key, learnt, error }.into());
+                    return Err(Busy::refused(key, learnt, error).into());
                 }
                 (300..=399, Some(target)) => {
                     url = url

@@ -29,7 +29,8 @@ use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::limits::Limits;
 use crate::fetch::policy::names_own;
 use crate::fetch::resolver::Resolver;
-use crate::hosts::{Busy, HostGate, Hosts, Key, Permit, Permits, Stopped};
+use crate::hosts::{Busy, HostGate, Hosts, Key, Learnt, Permit, Permits, Stopped};
+use crate::queue::Message;
 
 /// How long one look-up may take as a whole.
 pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,7 +109,7 @@ impl Identities {
     }
 
     /// The lane of a message that names no host: a did:web's own server is probably the one, and anyhow is asked first.
-    pub fn key_of(&self, did: &str) -> Key {
+    fn key_of(&self, did: &str) -> Key {
         match host_of(did) {
             Ok(host) if !is_plc(did) => host.key(),
             _ => Key::unknown(),
@@ -128,6 +129,33 @@ impl Identities {
     /// Whether the directory can be asked; if not, whoever can do without goes on meanwhile.
     pub fn is_directory_open(&self, now: Instant) -> bool {
         !self.directory_gate.is_shut(now)
+    }
+
+    /// The lane in which a message waits that was given back, and what is known of its host then; `learnt`: what was known before.
+    pub fn lane_behind(
+        &self,
+        message: &Message,
+        learnt: Option<Learnt>,
+        busy: Busy,
+    ) -> (Key, Option<Learnt>) {
+        // Whoever waits for the directory, or for the host of a did:web, knows as much of the repo's host as before.
+        let mut learnt = busy.learnt.or(learnt);
+        let key = match (&learnt, &message.host) {
+            _ if !busy.key.is_directory() => busy.key,
+            (Some(learnt), _) => learnt.host.key(),
+            _ => self.lane_of(message),
+        };
+        // What the message says itself need not be remembered.
+        learnt.take_if(|learnt| learnt.hops == 0 && message.host.as_ref() == Some(&learnt.host));
+        (key, learnt)
+    }
+
+    /// The lane of a message that nobody has begun.
+    pub fn lane_of(&self, message: &Message) -> Key {
+        match &message.host {
+            Some(host) => host.key(),
+            None => self.key_of(&message.did),
+        }
     }
 
     /// Whether the DID must be looked up in the directory.
@@ -158,6 +186,7 @@ impl Identities {
                 Some(mut permit) => permit.renew().then_some(permit),
                 None => self.directory_gate.permit_in_advance(),
             };
+            let asked = permit.is_some();
             let document = match permit {
                 Some(permit) => self.ask_directory(did, permit),
                 None => {
@@ -165,7 +194,7 @@ impl Identities {
                     Err(JobError::new(Reason::Deferred, text))
                 }
             };
-            document.map_err(|error| self.behind_directory(error))?
+            document.map_err(|error| self.behind_directory(error, asked))?
         } else if did.starts_with("did:web:") {
             let host = host_of(did).map_err(|e| no_identity(did, e))?;
             let gate = self.hosts.gate(&host.key());
@@ -186,12 +215,17 @@ impl Identities {
     }
 
     /// What is put off waits for the directory itself, if that is closed, and else as long as after a failure: what it says may
-    /// have to do with this DID alone.
-    fn behind_directory(&self, error: JobError) -> Stopped {
+    /// have to do with this DID alone. `refused`: it was asked.
+    fn behind_directory(&self, error: JobError, refused: bool) -> Stopped {
         if error.reason == Reason::Deferred && self.directory_gate.is_closed(Instant::now()) {
             let key = self.directory_key.clone();
-            let learnt = None;
-            return Busy { key, learnt, error }.into();
+            return Busy {
+                key,
+                learnt: None,
+                error,
+                refused,
+            }
+            .into();
         }
         error.into()
     }
@@ -279,7 +313,10 @@ fn read_json(
 }
 
 /// Reads key and server out of a document (R6).
-fn read_document(did: &str, document: &Value) -> Result<Identity, JobError> {
+///
+/// # Errors
+/// [`Reason::Identity`] where it is another DID's, or has no usable key.
+pub fn read_document(did: &str, document: &Value) -> Result<Identity, JobError> {
     if document.get("id").and_then(Value::as_str) != Some(did) {
         return Err(no_identity(did, "the document is that of another DID"));
     }

@@ -175,7 +175,7 @@ impl Fetcher {
                     return Err(error.into());
                 }
                 let (key, learnt) = (host.key(), learnt(&url, host, *hops, did));
-                return Err(Busy { key, learnt, error }.into());
+                return Err(Busy::refused(key, learnt, error).into());
             }
             return Ok(self.download(host.clone(), response, permit, slot)?);
         }

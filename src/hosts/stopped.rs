@@ -29,13 +29,30 @@ pub struct Busy {
     pub learnt: Option<Learnt>,
     /// Why it cannot be asked, for the log.
     pub error: JobError,
+    /// Whether it was asked, and has refused; else it had no room.
+    pub refused: bool,
 }
 
 impl Busy {
     /// The host has no room now.
     pub fn new(key: Key, learnt: Option<Learnt>) -> Self {
         let error = JobError::new(Reason::Deferred, format_args!("{key} has no room now"));
-        Busy { key, learnt, error }
+        Busy {
+            key,
+            learnt,
+            error,
+            refused: false,
+        }
+    }
+
+    /// The host was asked, and refuses for now.
+    pub fn refused(key: Key, learnt: Option<Learnt>, error: JobError) -> Self {
+        Busy {
+            key,
+            learnt,
+            error,
+            refused: true,
+        }
     }
 
     /// The host that has the repo has no room now.

@@ -37,12 +37,7 @@ impl Message {
             Some(Value::String(did)) => did.clone(),
             _ => return Err(bad("no did")),
         };
-        ensure_valid_did(did.as_str()).map_err(|e| bad(format_args!("did {did:?}: {e}")))?;
-        if !did.starts_with("did:plc:") && !did.starts_with("did:web:") {
-            return Err(bad(format_args!(
-                "did {did:?}: neither did:plc nor did:web"
-            )));
-        }
+        check_did(&did).map_err(bad)?;
         let host = match fields.get("host") {
             None | Some(Value::Null) => None,
             Some(Value::String(host)) => Some(Host::parse(host, ChosenBy::Operator).map_err(bad)?),
@@ -51,6 +46,19 @@ impl Message {
         let rev = fields.get("rev").and_then(Value::as_str);
         let rev = rev.filter(|rev| is_valid_tid(*rev)).map(str::to_owned);
         Ok(Message { did, host, rev })
+    }
+}
+
+/// Whether this is the DID of an account that can be asked for: valid syntax, did:plc or did:web.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_did(did: &str) -> Result<(), String> {
+    ensure_valid_did(did).map_err(|e| format!("did {did:?}: {e}"))?;
+    if did.starts_with("did:plc:") || did.starts_with("did:web:") {
+        Ok(())
+    } else {
+        Err(format!("did {did:?}: neither did:plc nor did:web"))
     }
 }
 

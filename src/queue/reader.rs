@@ -25,7 +25,7 @@ use super::{Dispatched, EntryId, Job, Message, Returned, progress};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::{JobError, Reason, guarded};
-use crate::hosts::{Hosts, Key, Learnt};
+use crate::hosts::{Hosts, Learnt};
 use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -268,14 +268,6 @@ impl Reader {
             }
         }
         Ok(true)
-    }
-
-    /// The lane of a message.
-    fn key_of(&self, message: &Message) -> Key {
-        match &message.host {
-            Some(host) => host.key(),
-            None => self.identities.key_of(&message.did),
-        }
     }
 
     /// Waits until something is given back, or for what may be ready then.

@@ -74,6 +74,16 @@ impl Commit {
         })
     }
 
+    /// The DID that a commit block names, whoever signed it.
+    ///
+    /// # Errors
+    /// [`Reason::Commit`] where it is no commit.
+    pub fn did_of(block: &[u8]) -> Result<String, JobError> {
+        serde_ipld_dagcbor::from_slice(block)
+            .map(|commit: rsky_repo::types::Commit| commit.did)
+            .map_err(|e| wrong(format_args!("the commit: {e}")))
+    }
+
     /// The root of the tree.
     pub fn data(&self) -> Link<'_> {
         Link(&self.data)

@@ -94,17 +94,8 @@ impl Worker {
             ..
         } = job;
         drop(hold);
-        // Whoever waits for the directory, or for the host of a did:web, knows as much of the repo's host as before.
-        let mut learnt = busy.learnt.or(learnt);
         let identities = &self.shared.identities;
-        let key = match (&learnt, &message.host) {
-            _ if !busy.key.is_directory() => busy.key,
-            (Some(learnt), _) => learnt.host.key(),
-            (None, Some(host)) => host.key(),
-            (None, None) => identities.key_of(&message.did),
-        };
-        // What the message says itself need not be remembered.
-        learnt.take_if(|learnt| learnt.hops == 0 && message.host.as_ref() == Some(&learnt.host));
+        let (key, learnt) = identities.lane_behind(&message, learnt, busy);
         let returned = Returned {
             id,
             key,

@@ -112,7 +112,7 @@ impl Reader {
             match parse(seen) {
                 Ok(message) => {
                     if let Some(id) = EntryId::parse(&seen.id) {
-                        let key = self.key_of(&message);
+                        let key = self.identities.lane_of(&message);
                         let gate = self.hosts.gate(&key);
                         let parked = Parked {
                             id,
@@ -174,7 +174,7 @@ impl Reader {
                 }
             };
             let now = Instant::now();
-            let key = self.key_of(&message);
+            let key = self.identities.lane_of(&message);
             let gate = self.hosts.gate(&key);
             let needs_directory = self.identities.needs_directory(&message.did);
             let directory = (needs_directory, self.identities.is_directory_open(now));
