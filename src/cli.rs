@@ -169,6 +169,24 @@ pub struct RequestOptions {
     pub contact: Option<String>,
 }
 
+/// How handles are resolved to DIDs.
+#[derive(Args, Debug, Default, Clone)]
+#[command(next_help_heading = "Handles")]
+pub struct HandleOptions {
+    /// Server that resolves handles (com.atproto.identity.resolveHandle) instead of the DNS and the handles' own hosts
+    #[arg(
+        long,
+        env = "BACKFILLER_HANDLE_RESOLVER",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub handle_resolver: Option<String>,
+
+    /// DNS server to ask instead of the system's: an address and a port
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub dns: Option<String>,
+}
+
 /// How repos are read, and which of their records count.
 #[derive(Args, Debug, Default, Clone)]
 #[command(next_help_heading = "Repos")]

@@ -29,6 +29,8 @@ use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::limits::Limits;
 use crate::fetch::policy::names_own;
 use crate::fetch::resolver::Resolver;
+use crate::handle::Handle;
+use crate::hosts::wait::Waiting;
 use crate::hosts::{Busy, HostGate, Hosts, Key, Learnt, Permit, Permits, Stopped};
 use crate::queue::Message;
 
@@ -50,6 +52,8 @@ pub struct Identity {
     pub signing_key: String,
     /// The account's server as the document names it; whether it may be asked is the fetch's business.
     pub pds: Option<Host>,
+    /// The account's handle as the document names it, in lower case; it counts only where the handle leads to this DID as well.
+    pub handle: Option<String>,
 }
 
 /// Looks identities up; shared by all workers.
@@ -114,6 +118,15 @@ impl Identities {
             Ok(host) if !is_plc(did) => host.key(),
             _ => Key::unknown(),
         }
+    }
+
+    /// The identity of a DID, on a thread that waits for its turn.
+    ///
+    /// # Errors
+    /// As [`Identities::resolve`]; and what it waits for, where the time is up.
+    pub fn resolve_in_turn(&self, did: &str, waiting: &Waiting) -> Result<Arc<Identity>, JobError> {
+        let directory = self.gate_of_look_up(did).map(|gate| (gate, true));
+        waiting.insist(&self.hosts, directory, |permits| self.resolve(did, permits))
     }
 
     /// Whose token it takes to look the DID up, unless it is known or a worker takes it.
@@ -333,6 +346,7 @@ pub fn read_document(did: &str, document: &Value) -> Result<Identity, JobError> 
     Ok(Identity {
         signing_key,
         pds: pds(did, document),
+        handle: handle(document),
     })
 }
 
@@ -388,6 +402,15 @@ fn pds(did: &str, document: &Value) -> Option<Host> {
     }
     let endpoint = service.get("serviceEndpoint")?.as_str()?;
     Host::parse(endpoint, ChosenBy::Stranger).ok()
+}
+
+/// The account's handle: the first of its other names that is one (atproto.com/specs/did).
+fn handle(document: &Value) -> Option<String> {
+    let names = document.get("alsoKnownAs")?.as_array()?.iter();
+    names
+        .filter_map(|name| name.as_str()?.strip_prefix("at://"))
+        .find_map(|name| Handle::parse(name).ok())
+        .map(Handle::into_string)
 }
 
 fn no_identity(did: &str, what: impl std::fmt::Display) -> JobError {

@@ -41,6 +41,7 @@ pub mod error;
 pub mod event;
 pub mod fault;
 pub mod fetch;
+pub mod handle;
 pub mod hosts;
 pub mod identity;
 pub mod lines;

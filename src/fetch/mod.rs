@@ -8,6 +8,7 @@
 //! Pinned by `tests/hosts.rs`, `tests/redirects.rs`, `tests/statuses.rs`, `tests/downloads.rs` and `tests/slow_servers.rs`.
 
 pub mod addresses;
+pub mod document;
 pub mod error;
 pub mod hop;
 pub mod host;

@@ -18,6 +18,7 @@ pub mod bucket;
 pub mod gate;
 mod permit;
 mod stopped;
+pub mod wait;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,0 +1,399 @@
+//! From a handle to the DID of its account, by the rules of the protocol (atproto.com/specs/handle).
+//!
+//! - The TXT records of `_atproto.<handle>` are asked first. One that begins with `did=` is the answer; several that name different DIDs
+//!   are none, and nothing else is asked then.
+//! - Without such a record, `https://<handle>/.well-known/atproto-did` is asked. That address a stranger chose: the
+//!   [`policy`](crate::fetch::policy) holds, for each redirect as well.
+//! - Where the operator names a server for it, com.atproto.identity.resolveHandle of that server is asked, and neither of the two.
+//! - Whoever answered, the DID's own document must name the handle as well, or anybody could point a handle at somebody else's account.
+//!
+//! Handles under reserved top-level domains lead nowhere in the public network; they are asked for only at the operator's own server
+//! and where private hosts are allowed. Pinned by the tests here and by `tests/handles.rs`.
+
+mod dns;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rsky_syntax::handle::{ensure_valid_handle, is_valid_tld};
+use serde_json::{Map, Value};
+use url::Url;
+
+use self::dns::Dns;
+use crate::cli::HandleOptions;
+use crate::config::{Config, ConfigError};
+use crate::error::{JobError, Reason};
+use crate::fetch::document::Documents;
+use crate::fetch::host::{ChosenBy, Host};
+use crate::fetch::resolver::Resolver;
+use crate::hosts::Hosts;
+use crate::hosts::wait::Waiting;
+use crate::identity::{Identities, Identity, LOOK_UP_TIMEOUT};
+use crate::queue::message::check_did;
+use crate::redact::redact;
+
+/// Where a host says whose handle its name is.
+const WELL_KNOWN: &str = "/.well-known/atproto-did";
+/// The method that asks a server for it.
+const RESOLVE_HANDLE: &str = "/xrpc/com.atproto.identity.resolveHandle";
+/// Largest answer in bytes: a DID has at most 2 KiB, and JSON around it.
+const MAX_ANSWER: u64 = 8 * 1024;
+
+/// A handle of valid syntax, in lower case: handles do not differ by case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Handle(String);
+
+impl Handle {
+    /// Reads a handle, with or without an `@` before it.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let handle = text.strip_prefix('@').unwrap_or(text);
+        ensure_valid_handle(handle).map_err(|e| {
+            let e = e.to_string();
+            let e = e.trim_start_matches("HandleError: Invalid Handle ");
+            format!("handle {handle:?}: {e}")
+        })?;
+        Ok(Handle(handle.to_ascii_lowercase()))
+    }
+
+    /// The handle.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The handle.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whom to ask, as the operator has set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// The DNS (the system's servers, or this one) and the handles' own hosts.
+    Own(Option<SocketAddr>),
+    /// This server.
+    Server(Host),
+}
+
+impl Way {
+    /// Checks what the operator wrote.
+    ///
+    /// # Errors
+    /// The value that is not accepted.
+    pub fn from_options(options: &HandleOptions) -> Result<Self, ConfigError> {
+        let text = |value: &Option<String>| {
+            let value = value.as_deref().map(str::trim).unwrap_or_default();
+            (!value.is_empty()).then(|| value.to_owned())
+        };
+        let refused = |variable, value: String, accepted: &str| ConfigError {
+            variable,
+            value: format!("={}", value.escape_debug()),
+            accepted: accepted.to_owned(),
+        };
+        if let Some(url) = text(&options.handle_resolver) {
+            return match Host::parse(&url, ChosenBy::Operator) {
+                Ok(host) => Ok(Way::Server(host)),
+                Err(_) => Err(refused(
+                    "BACKFILLER_HANDLE_RESOLVER",
+                    redact(&url),
+                    "a server, http:// or https://, without a path",
+                )),
+            };
+        }
+        match text(&options.dns) {
+            None => Ok(Way::Own(None)),
+            Some(address) => match address.parse() {
+                Ok(address) => Ok(Way::Own(Some(address))),
+                Err(_) => Err(refused("--dns", address, "an address and a port")),
+            },
+        }
+    }
+}
+
+/// An account that a handle leads to, and that says so itself.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Its DID, of a method that is known.
+    pub did: String,
+    /// What its document says.
+    pub identity: Arc<Identity>,
+}
+
+/// Resolves handles; shared by all threads.
+pub struct Handles {
+    way: Asked,
+    documents: Documents,
+    hosts: Arc<Hosts>,
+    allow_private_hosts: bool,
+}
+
+enum Asked {
+    Own(Dns),
+    Server(Host),
+}
+
+impl Handles {
+    /// Nothing is asked before the first handle.
+    pub fn new(way: Way, config: &Config, resolver: &Resolver, hosts: &Arc<Hosts>) -> Self {
+        let accept = "application/json, text/plain";
+        Handles {
+            way: match way {
+                Way::Own(server) => Asked::Own(Dns::new(server)),
+                Way::Server(host) => Asked::Server(host),
+            },
+            documents: Documents::new(config, resolver, hosts, accept, MAX_ANSWER, LOOK_UP_TIMEOUT),
+            hosts: Arc::clone(hosts),
+            allow_private_hosts: config.allow_private_hosts,
+        }
+    }
+
+    /// The account of a handle, which names it as well. Waits for hosts as long as `waiting` says.
+    ///
+    /// # Errors
+    /// [`Reason::Identity`] where the handle leads to no account, or to one that does not name it; [`Reason::Network`] and
+    /// [`Reason::Deferred`] where that cannot be said now.
+    pub fn resolve(
+        &self,
+        handle: &Handle,
+        identities: &Identities,
+        waiting: &Waiting,
+    ) -> Result<Account, JobError> {
+        let did = self.did(handle, waiting)?;
+        let identity = identities.resolve_in_turn(&did, waiting)?;
+        match &identity.handle {
+            Some(named) if named == handle.as_str() => Ok(Account { did, identity }),
+            Some(named) => Err(none(
+                handle,
+                format_args!("{did} names the handle {named} instead"),
+            )),
+            None => Err(none(handle, format_args!("{did} names no handle"))),
+        }
+    }
+
+    /// The DID that a handle leads to, whatever that says.
+    ///
+    /// # Errors
+    /// As [`Handles::resolve`].
+    fn did(&self, handle: &Handle, waiting: &Waiting) -> Result<String, JobError> {
+        match &self.way {
+            Asked::Server(server) => self.ask_server(server, handle, waiting),
+            Asked::Own(_) if !self.allow_private_hosts && !is_valid_tld(handle.as_str()) => {
+                Err(none(handle, "its top-level domain is reserved"))
+            }
+            Asked::Own(dns) => {
+                let texts = dns.texts(&format!("_atproto.{handle}"));
+                let unsaid = match texts.map(|texts| did_of(handle, &texts)) {
+                    Ok(Ok(Some(did))) => return Ok(did),
+                    Ok(Err(ambiguous)) => return Err(ambiguous),
+                    Ok(Ok(None)) => None,
+                    Err(unsaid) => Some(unsaid),
+                };
+                let host = Host::parse(handle.as_str(), ChosenBy::Stranger);
+                let host = host.map_err(|e| none(handle, e))?;
+                let asked = self.ask_host(&host, handle, waiting);
+                asked.map_err(|error| match unsaid {
+                    // That nobody has said so is not that there is none.
+                    Some(unsaid) => JobError::new(
+                        Reason::Network,
+                        format_args!("{handle}: {unsaid}; and {error}"),
+                    ),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// The DID that this host, which is that of the handle, says.
+    ///
+    /// # Errors
+    /// As [`Handles::resolve`].
+    pub fn ask_host(
+        &self,
+        host: &Host,
+        handle: &Handle,
+        waiting: &Waiting,
+    ) -> Result<String, JobError> {
+        let answer = waiting.insist(&self.hosts, None, |permits| {
+            self.documents.get(host, host.url_of(WELL_KNOWN), permits)
+        });
+        let answer = answer.map_err(|e| match e.reason {
+            Reason::HttpStatus | Reason::TooLarge => none(handle, e),
+            _ => e,
+        })?;
+        match answer.status {
+            200 => {}
+            400..=499 => {
+                return Err(none(
+                    handle,
+                    "neither a TXT record nor a document names a DID",
+                ));
+            }
+            _ => return Err(answer.error()),
+        }
+        let did = String::from_utf8_lossy(&answer.body);
+        checked(handle, did.trim())
+    }
+
+    fn ask_server(
+        &self,
+        server: &Host,
+        handle: &Handle,
+        waiting: &Waiting,
+    ) -> Result<String, JobError> {
+        let url = resolve_handle(server, handle);
+        let answer = waiting.insist(&self.hosts, None, |permits| {
+            self.documents.get(server, url.clone(), permits)
+        })?;
+        match answer.status {
+            200 => {}
+            400 | 404 => return Err(none(handle, answer.error())),
+            _ => return Err(answer.error()),
+        }
+        let said: Map<String, Value> = serde_json::from_slice(&answer.body).map_err(|e| {
+            none(
+                handle,
+                format_args!("{server} answered no JSON object: {e}"),
+            )
+        })?;
+        let did = said.get("did").and_then(Value::as_str);
+        checked(handle, did.unwrap_or_default())
+    }
+}
+
+/// The question to a server that resolves handles.
+fn resolve_handle(server: &Host, handle: &Handle) -> Url {
+    let mut url = server.url_of(RESOLVE_HANDLE);
+    url.query_pairs_mut().append_pair("handle", handle.as_str());
+    url
+}
+
+/// The one DID that TXT records name; `None` where none does.
+fn did_of(handle: &Handle, texts: &[String]) -> Result<Option<String>, JobError> {
+    let mut dids: Vec<&str> = texts
+        .iter()
+        .filter_map(|t| t.strip_prefix("did="))
+        .collect();
+    // Those that are no DIDs do not count, unless there is nothing else.
+    if dids.iter().any(|did| check_did(did).is_ok()) {
+        dids.retain(|did| check_did(did).is_ok());
+    }
+    dids.sort_unstable();
+    dids.dedup();
+    match dids[..] {
+        [] => Ok(None),
+        [did] => checked(handle, did).map(Some),
+        _ => Err(none(handle, "its TXT records name different DIDs")),
+    }
+}
+
+/// The DID, if it is one that can be asked for.
+fn checked(handle: &Handle, did: &str) -> Result<String, JobError> {
+    match check_did(did) {
+        Ok(()) => Ok(did.to_owned()),
+        Err(e) => Err(none(handle, e)),
+    }
+}
+
+fn none(handle: &Handle, what: impl fmt::Display) -> JobError {
+    JobError::new(Reason::Identity, format_args!("{handle}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(text: &str) -> Handle {
+        Handle::parse(text).unwrap()
+    }
+
+    #[test]
+    fn handles_do_not_differ_by_case_or_by_an_at() {
+        for text in [
+            "alice.example.com",
+            "@alice.example.com",
+            "ALICE.Example.com",
+        ] {
+            assert_eq!(handle(text).as_str(), "alice.example.com");
+        }
+        for text in [
+            "",
+            "@",
+            "alice",
+            "alice..com",
+            "-a.com",
+            "a.com.",
+            "a.1",
+            "a b.com",
+            "é.com",
+        ] {
+            assert!(Handle::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_did_in_txt_records_is_the_answer_and_two_are_none() {
+        let handle = handle("alice.example.com");
+        let read = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            did_of(&handle, &texts).map_err(|e| e.reason)
+        };
+        let did = Some("did:plc:abc".to_owned());
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&["v=spf1 -all", "DID=did:plc:abc"]), Ok(None));
+        assert_eq!(read(&["v=spf1 -all", "did=did:plc:abc"]), Ok(did.clone()));
+        assert_eq!(
+            read(&["did=did:plc:abc", "did=did:plc:abc"]),
+            Ok(did.clone())
+        );
+        assert_eq!(read(&["did=did:plc:abc", "did=nonsense"]), Ok(did));
+        for texts in [
+            &["did=did:plc:abc", "did=did:plc:abd"][..],
+            &["did="],
+            &["did=did:key:zabc"],
+            &["did=did:plc:a b"],
+        ] {
+            assert_eq!(read(texts), Err(Reason::Identity), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_asked_by_the_method_of_the_protocol() {
+        let server = Host::parse("https://pds.example", ChosenBy::Operator).unwrap();
+        assert_eq!(
+            resolve_handle(&server, &handle("alice.example.com")).as_str(),
+            "https://pds.example/xrpc/com.atproto.identity.resolveHandle?handle=alice.example.com"
+        );
+    }
+
+    #[test]
+    fn whom_to_ask_is_checked() {
+        let way = |server: &str, dns: &str| {
+            Way::from_options(&HandleOptions {
+                handle_resolver: Some(server.to_owned()),
+                dns: Some(dns.to_owned()),
+            })
+        };
+        assert_eq!(way("", " "), Ok(Way::Own(None)));
+        assert!(matches!(
+            way("http://127.0.0.1:2583", ""),
+            Ok(Way::Server(_))
+        ));
+        assert!(matches!(way("", "127.0.0.1:53"), Ok(Way::Own(Some(_)))));
+        assert!(way("", "127.0.0.1").is_err());
+        for url in ["ftp://pds.example", "https://pds.example/xrpc"] {
+            assert!(way(url, "").is_err(), "{url}");
+        }
+        let secret = way("https://user:secret@pds.example", "").unwrap_err();
+        assert!(!secret.to_string().contains("secret"), "{secret}");
+    }
+}
