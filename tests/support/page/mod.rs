@@ -1,5 +1,6 @@
 //! What the page of the operator is tested with: a server that says what a test wants, and what it may say.
 
+pub mod judge;
 pub mod server;
 pub mod status;
 
