@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use log::Level;
 use redis::RedisError;
 
 use crate::config::Config;
@@ -22,6 +23,7 @@ use crate::fetch::resolver::Resolver;
 use crate::hosts::Hosts;
 use crate::identity::Identities;
 use crate::lines::Lines;
+use crate::logging::say;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::preflight;
@@ -83,8 +85,11 @@ enum StartError {
 }
 
 fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, StartError> {
-    log::info!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    log::info!("{config}");
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    log::info!("~version" = VERSION; "{} {VERSION}", env!("CARGO_PKG_NAME"));
+    let configuration = ("~message", "configuration".into());
+    let fields = [&[configuration], &*config.fields()].concat();
+    say(Level::Info, module_path!(), "", &fields);
     warn_of_memory_as_disk(&config);
     let metrics = Arc::new(Metrics::default());
     let mut link = Link::new(&config.redis, shutdown)?;
@@ -96,7 +101,7 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
         }
         None => ExitStatus::Done,
     };
-    log::info!("summary {metrics}");
+    say(Level::Info, module_path!(), "summary", &metrics.fields());
     Ok(status)
 }
 
@@ -105,6 +110,7 @@ fn warn_of_memory_as_disk(config: &Config) {
     if preflight::is_memory(&config.spill_dir) {
         let folder = config.spill_dir.display();
         log::warn!(
+            "~folder":% = folder;
             "{folder} (BACKFILLER_SPILL_DIR) is a tmpfs: what is moved there stays in memory"
         );
     }
@@ -312,7 +318,7 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
                     ),
                 };
                 if let Some(failure) = failure {
-                    log::error!("cannot go on: {failure}");
+                    log::error!("~error" = failure; "cannot go on: {failure}");
                     status = ExitStatus::Failure;
                     shutdown.request();
                 }
@@ -331,6 +337,7 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
             let in_flight = crew.in_flight();
             if now >= deadline && in_flight > 0 {
                 log::warn!(
+                    "~in_flight" = in_flight;
                     "the drain is cut with {in_flight} repos in flight; they are released, and others go on with them"
                 );
                 return match status {

@@ -219,4 +219,8 @@ pub struct LogOptions {
     /// Log filter, as env_logger reads it: error, warn, info, debug, or module=level [default: info]
     #[arg(long = "log", env = "RUST_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+
+    /// Form of the log: text, for people, or json, one object a line [default: text]
+    #[arg(long, env = "BACKFILLER_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
 }

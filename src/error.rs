@@ -212,7 +212,8 @@ pub fn guarded<T, E: From<JobError>>(job: impl FnOnce() -> Result<T, E>) -> Resu
         .unwrap_or_else(|payload| Err(JobError::new(Reason::Panic, panic_text(&*payload)).into()))
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
+/// The text that a panic was given.
+pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without text")

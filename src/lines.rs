@@ -4,11 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
+use serde_json::Value as Json;
+
 use crate::config::Config;
 use crate::connection::Link;
+use crate::logging::say;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::status::Slot;
+use crate::status::{Slot, View};
 
 /// How often the heartbeat line is written.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -48,8 +52,18 @@ impl Lines {
 
     /// Writes what is due.
     pub fn write_due(&mut self, slots: &[Arc<Slot>], metrics: &Metrics, now: Instant) {
-        for line in self.progress.due(slots, now) {
-            log::info!("{line}");
+        for Due {
+            worker,
+            view,
+            seconds,
+        } in self.progress.due(slots, now)
+        {
+            let (worker, phase) = (format!("worker-{worker}"), view.phase.name());
+            log::info!(
+                "~worker" = worker, "~phase" = phase, did = view.did, "~id" = view.id, host = view.host,
+                bytes = view.bytes, records = view.records, seconds = seconds;
+                "progress {worker} {phase}"
+            );
         }
         if now < self.next_heartbeat {
             return;
@@ -69,14 +83,20 @@ impl Lines {
         } else {
             self.pending()
         };
-        let pending = pending.map_or("?".to_owned(), |n| n.to_string());
-        log::info!(
-            "heartbeat done={} failures={} deferrals={} in_flight={in_flight} waiting={} pending={pending} records/s={rate:.0}",
-            metrics.repos.get(),
-            metrics.failures(),
-            metrics.deferrals.get(),
-            metrics.held.get() + metrics.parked.get(),
-        );
+        let pending = pending.map_or("?".into(), Json::from);
+        let fields = [
+            ("done", metrics.repos.get().into()),
+            ("failures", metrics.failures().into()),
+            ("deferrals", metrics.deferrals.get().into()),
+            ("in_flight", in_flight.into()),
+            (
+                "waiting",
+                (metrics.held.get() + metrics.parked.get()).into(),
+            ),
+            ("pending", pending),
+            ("records/s", (rate.round() as u64).into()),
+        ];
+        say(Level::Info, module_path!(), "heartbeat", &fields);
     }
 
     /// How many messages are pending in the group, with all its consumers.
@@ -87,6 +107,14 @@ impl Lines {
             .query(redis::cmd("XPENDING").arg(&self.stream).arg(&self.group));
         summary.ok().map(|(pending, ..)| pending)
     }
+}
+
+/// A line that is due, of the job of this worker.
+struct Due {
+    worker: usize,
+    view: View,
+    /// How long the job has taken.
+    seconds: u64,
 }
 
 /// The progress lines of jobs that take long.
@@ -106,7 +134,7 @@ impl Progress {
     }
 
     /// The lines that are due now.
-    fn due(&mut self, slots: &[Arc<Slot>], now: Instant) -> Vec<String> {
+    fn due(&mut self, slots: &[Arc<Slot>], now: Instant) -> Vec<Due> {
         let mut lines = Vec::new();
         for (n, (slot, due)) in slots.iter().zip(&mut self.due).enumerate() {
             let Some(view) = slot.view() else {
@@ -122,15 +150,12 @@ impl Progress {
                 continue;
             }
             *due = Some((view.since, now + Self::EVERY));
-            lines.push(format!(
-                "progress worker-{n} {} did={} host={} bytes={} records={} seconds={}",
-                view.phase.name(),
-                view.did,
-                view.host,
-                view.bytes,
-                view.records,
-                now.saturating_duration_since(view.since).as_secs(),
-            ));
+            let seconds = now.saturating_duration_since(view.since).as_secs();
+            lines.push(Due {
+                worker: n,
+                view,
+                seconds,
+            });
         }
         lines
     }
@@ -153,10 +178,12 @@ mod tests {
         slots[1].asks("pds.example");
         slots[1].add_bytes(7);
         assert!(progress.due(&slots, at(9)).is_empty());
-        assert_eq!(
-            progress.due(&slots, at(11)),
-            ["progress worker-1 fetch did=did:plc:a host=pds.example bytes=7 records=0 seconds=10"]
-        );
+        let due = progress.due(&slots, at(11));
+        let [due] = &due[..] else {
+            panic!("{} lines", due.len());
+        };
+        assert_eq!((due.worker, due.seconds), (1, 10));
+        assert_eq!((due.view.did.as_str(), due.view.bytes), ("did:plc:a", 7));
         assert!(progress.due(&slots, at(20)).is_empty());
         assert_eq!(progress.due(&slots, at(22)).len(), 1);
         slots[1].end();

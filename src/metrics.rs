@@ -1,10 +1,10 @@
 //! What has been done since the start, counted for the heartbeat and the summary.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::error::Reason;
+use crate::logging::{Field, rounded};
 
 /// A counter that only grows.
 #[derive(Default)]
@@ -108,44 +108,38 @@ impl Metrics {
     pub fn failures(&self) -> u64 {
         self.failures.iter().map(Counter::get).sum()
     }
-}
 
-impl fmt::Display for Metrics {
-    /// The summary, in one line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "repos={} records={} bytes={} seconds={:.1} spills={} skipped={} filtered={} dead_letters={} retries={} \
-             deferrals={} taken_over={} abandoned={} released={} deleted_entries={} failures={}",
-            self.repos.get(),
-            self.records.get(),
-            self.bytes.get(),
-            self.started.elapsed().as_secs_f64(),
-            self.spills.get(),
-            self.skipped.get(),
-            self.filtered.get(),
-            self.dead_letters.get(),
-            self.retries.get(),
-            self.deferrals.get(),
-            self.taken_over.get(),
-            self.abandoned.get(),
-            self.released.get(),
-            self.deleted_entries.get(),
-            self.failures(),
-        )?;
-        for reason in Reason::ALL {
-            let count = self.failures[reason as usize].get();
-            if count > 0 {
-                write!(f, " {reason}={count}")?;
-            }
-        }
-        Ok(())
+    /// The summary: each counter under its name, and of the reasons those that occurred.
+    pub fn fields(&self) -> Vec<Field> {
+        let seconds = rounded(self.started.elapsed().as_secs_f64(), 1);
+        let mut fields: Vec<Field> = vec![
+            ("repos", self.repos.get().into()),
+            ("records", self.records.get().into()),
+            ("bytes", self.bytes.get().into()),
+            ("seconds", seconds.into()),
+            ("spills", self.spills.get().into()),
+            ("skipped", self.skipped.get().into()),
+            ("filtered", self.filtered.get().into()),
+            ("dead_letters", self.dead_letters.get().into()),
+            ("retries", self.retries.get().into()),
+            ("deferrals", self.deferrals.get().into()),
+            ("taken_over", self.taken_over.get().into()),
+            ("abandoned", self.abandoned.get().into()),
+            ("released", self.released.get().into()),
+            ("deleted_entries", self.deleted_entries.get().into()),
+            ("failures", self.failures().into()),
+        ];
+        let counts = Reason::ALL.map(|reason| (reason, self.failures[reason as usize].get()));
+        let occurred = counts.into_iter().filter(|(_, count)| *count > 0);
+        fields.extend(occurred.map(|(reason, count)| (reason.code(), count.into())));
+        fields
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging::text_of;
 
     #[test]
     fn the_summary_names_the_reasons_that_occurred() {
@@ -154,7 +148,7 @@ mod tests {
         metrics.failed(Reason::Mst);
         metrics.failed(Reason::Mst);
         metrics.failed(Reason::BadMessage);
-        let line = metrics.to_string();
+        let line = text_of(&metrics.fields());
         assert!(
             line.starts_with("repos=3 records=0 bytes=0 seconds="),
             "{line}"

@@ -93,6 +93,7 @@ pub fn refusal(link: &mut Link, config: &Config) -> RedisResult<Option<String>> 
     let server = Server::ask(link)?;
     if server.evicts_streams() {
         log::warn!(
+            "~policy" = server.eviction_policy();
             "Redis may evict any key (maxmemory-policy {}): events may then be written twice, and messages be lost",
             server.eviction_policy()
         );

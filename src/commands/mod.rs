@@ -111,7 +111,7 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
 /// Runs the worker until it is told to end.
 fn worker(cli: &Cli) -> Result<ExitStatus, Failure> {
     let config = Config::from_cli(cli)?;
-    logging::to_stderr(&config.log);
+    logging::to_stderr(&config.log, config.log_format);
     let shutdown = Shutdown::default();
     shutdown
         .on_signals()

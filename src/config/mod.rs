@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
+use serde_json::Value as Json;
 
 use self::read::{
-    boolean, collections, consumer, contact, decimal, key, log_filter, millis, number, optional,
-    plc_url, refuse, seconds, spill_dir, text,
+    boolean, collections, consumer, contact, decimal, key, log_filter, log_format, millis, number,
+    optional, plc_url, refuse, seconds, spill_dir, text,
 };
 use crate::cli::Cli;
 use crate::collections::Collections;
+use crate::logging::{Field, Format};
 use crate::redact::redact;
 
 /// Most worker threads of one process; each holds a connection to Redis and the buffers of one repo.
@@ -107,6 +109,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Log filter in env_logger's syntax.
     pub log: String,
+    /// For whom the lines of the log are.
+    pub log_format: Format,
 }
 
 /// A value that is not accepted; displayed in one line.
@@ -253,6 +257,7 @@ impl Config {
                 0,
             )?,
             log: log_filter(&cli.logs.log)?,
+            log_format: log_format(&cli.logs.log_format)?,
         };
         config.streams_differ()?;
         config.backoff_grows()?;
@@ -290,54 +295,51 @@ impl Config {
             ),
         ))
     }
-}
 
-impl fmt::Display for Config {
-    /// One line, without secrets, for the log.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "redis={} consumer={} group={} input={} output={} dead_letters={} concurrency={} high_water_mark={} \
-             max_attempts={} backoff={}ms..{}ms max_deferred={}s lease={}s plc={} plc_rps={} host_concurrency={} \
-             host_rps={} http_timeout={}s gzip={} max_repo_bytes={} memory_budget={}MB spill_dir={} private_hosts={} \
-             collections={} shutdown_timeout={}s",
-            self.redis_shown,
-            self.consumer,
-            self.group,
-            self.backfill_stream,
-            self.firehose_stream,
-            self.dlq_stream,
-            self.concurrency,
-            self.high_water_mark,
-            self.max_attempts,
+    /// Each value under its name, without secrets, for the log.
+    pub fn fields(&self) -> Vec<Field> {
+        let seconds = |duration: Duration| format!("{}s", duration.as_secs());
+        let (initial, longest) = (
             self.initial_backoff.as_millis(),
             self.max_backoff.as_millis(),
-            self.max_deferred.as_secs(),
-            self.lease.as_secs(),
-            redact(&self.plc_url),
-            Limit(self.plc_rps, DEFAULT_PLC_RPS),
-            Limit(self.host_concurrency, DEFAULT_HOST_CONCURRENCY),
-            Limit(self.host_rps, DEFAULT_HOST_RPS),
-            self.http_timeout.as_secs(),
-            self.http_gzip,
-            self.max_repo_bytes,
-            self.memory_budget >> 20,
-            self.spill_dir.display(),
-            self.allow_private_hosts,
-            self.collections,
-            self.shutdown_timeout.as_secs(),
-        )
+        );
+        vec![
+            ("redis", self.redis_shown.as_str().into()),
+            ("consumer", self.consumer.as_str().into()),
+            ("group", self.group.as_str().into()),
+            ("input", self.backfill_stream.as_str().into()),
+            ("output", self.firehose_stream.as_str().into()),
+            ("dead_letters", self.dlq_stream.as_str().into()),
+            ("concurrency", self.concurrency.into()),
+            ("high_water_mark", self.high_water_mark.into()),
+            ("max_attempts", self.max_attempts.into()),
+            ("backoff", format!("{initial}ms..{longest}ms").into()),
+            ("max_deferred", seconds(self.max_deferred).into()),
+            ("lease", seconds(self.lease).into()),
+            ("plc", redact(&self.plc_url).into()),
+            ("plc_rps", limit(self.plc_rps, DEFAULT_PLC_RPS)),
+            (
+                "host_concurrency",
+                limit(self.host_concurrency, DEFAULT_HOST_CONCURRENCY),
+            ),
+            ("host_rps", limit(self.host_rps, DEFAULT_HOST_RPS)),
+            ("http_timeout", seconds(self.http_timeout).into()),
+            ("gzip", self.http_gzip.into()),
+            ("max_repo_bytes", self.max_repo_bytes.into()),
+            (
+                "memory_budget",
+                format!("{}MB", self.memory_budget >> 20).into(),
+            ),
+            ("spill_dir", self.spill_dir.display().to_string().into()),
+            ("private_hosts", self.allow_private_hosts.into()),
+            ("collections", self.collections.to_string().into()),
+            ("shutdown_timeout", seconds(self.shutdown_timeout).into()),
+        ]
     }
 }
 
 /// A limit as it is set or, where it is not, the default with what it holds for.
-struct Limit<T>(Option<T>, T);
-
-impl<T: fmt::Display> fmt::Display for Limit<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Limit(Some(set), _) => set.fmt(f),
-            Limit(None, default) => write!(f, "{default}(public)"),
-        }
-    }
+fn limit<T: fmt::Display>(set: Option<T>, default: T) -> Json {
+    set.map_or_else(|| format!("{default}(public)"), |set| set.to_string())
+        .into()
 }

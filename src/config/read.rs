@@ -10,6 +10,7 @@ use url::Url;
 
 use super::ConfigError;
 use crate::collections::{BadCollection, Collections};
+use crate::logging::Format;
 use crate::redact::redact;
 
 pub(super) fn refuse(
@@ -186,6 +187,11 @@ pub(super) fn log_filter(value: &Option<String>) -> Result<String, ConfigError> 
             "off, error, warn, info, debug or trace, or a list of module=level",
         )),
     }
+}
+
+pub(super) fn log_format(value: &Option<String>) -> Result<Format, ConfigError> {
+    let value = text(value).unwrap_or("text");
+    Format::from_name(value).ok_or_else(|| refuse("BACKFILLER_LOG_FORMAT", value, "text or json"))
 }
 
 pub(super) fn collections(value: &Option<String>) -> Result<Collections, ConfigError> {

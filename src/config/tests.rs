@@ -1,6 +1,7 @@
 //! Defaults, and what is refused with which words.
 
 use super::*;
+use crate::logging::text_of;
 
 fn cli() -> Cli {
     Cli {
@@ -47,6 +48,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.contact, None);
     assert_eq!(config.shutdown_timeout, Duration::from_secs(60));
     assert_eq!(config.log, "info");
+    assert_eq!(config.log_format, Format::Text);
 }
 
 #[test]
@@ -132,13 +134,13 @@ fn rates_are_plain_decimal_numbers() {
 #[test]
 fn the_line_says_whether_a_limit_is_set_or_the_default_for_public_hosts() {
     let mut cli = cli();
-    let line = Config::from_cli(&cli).unwrap().to_string();
+    let line = text_of(&Config::from_cli(&cli).unwrap().fields());
     let limits = " plc_rps=50(public) host_concurrency=10(public) host_rps=10(public) ";
     assert!(line.contains(limits), "{line}");
     cli.requests.plc_rps = Some("50".to_owned());
     cli.requests.host_concurrency = Some("3".to_owned());
     cli.requests.host_rps = Some("0.5".to_owned());
-    let line = Config::from_cli(&cli).unwrap().to_string();
+    let line = text_of(&Config::from_cli(&cli).unwrap().fields());
     let limits = " plc_rps=50 host_concurrency=3 host_rps=0.5 ";
     assert!(line.contains(limits), "{line}");
 }

@@ -19,6 +19,7 @@ use redis::{
 };
 
 use self::plain::Plain;
+use crate::logging::rounded;
 use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
 
@@ -234,7 +235,11 @@ impl Link {
             let error = match attempt(self) {
                 Ok(value) => {
                     if said.is_some() {
-                        log::info!("Redis is back after {:.1} s", began.elapsed().as_secs_f64());
+                        let seconds = began.elapsed().as_secs_f64();
+                        log::info!(
+                            "~seconds" = rounded(seconds, 1);
+                            "Redis is back after {seconds:.1} s"
+                        );
                     }
                     return Ok(value);
                 }
@@ -245,7 +250,7 @@ impl Link {
                 self.connection = None;
             }
             if said.is_none_or(|at| at.elapsed() >= REMIND) {
-                log::warn!("Redis cannot be used: {error}; waiting for it");
+                log::warn!("~error":% = error; "Redis cannot be used: {error}; waiting for it");
                 said = Some(Instant::now());
             }
             match patience {

@@ -71,7 +71,10 @@ pub fn conclude(
             let length = link.insist(patience, |link| link.query::<u64>(&length));
             if let Err(Stop::Error(e)) = &length {
                 let (id, text) = (original.id, original.text());
-                log::error!("entry {id} cannot become a dead letter and stays: {e}: {text}");
+                log::error!(
+                    "~id" = id, "~error":% = e;
+                    "entry {id} cannot become a dead letter and stays: {e}: {text}"
+                );
             }
             length?;
             dead_letter(&mut commands, fence, config, ending, *reason, *attempts);
@@ -107,7 +110,10 @@ pub fn conclude(
         Some(e) if is_no_group(&e) => {}
         Some(e) => {
             let (id, text) = (original.id, original.text());
-            log::error!("entry {id} may be removed without its dead letter: {e}: {text}");
+            log::error!(
+                "~id" = id, "~error":% = e;
+                "entry {id} may be removed without its dead letter: {e}: {text}"
+            );
             return Err(Stop::Error(e));
         }
         // XCLAIM has not found the message, though nobody else can have ended it.

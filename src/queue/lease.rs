@@ -119,7 +119,7 @@ impl Keeper {
             }
         }
         if let Err(e) = self.name.give_back(&mut self.link) {
-            log::debug!("the consumer name is left to expire: {e}");
+            log::debug!("~error":% = e; "the consumer name is left to expire: {e}");
         }
     }
 
@@ -145,6 +145,7 @@ impl Keeper {
         }
         if let Some(holder) = self.name.keep(&mut self.link)? {
             log::error!(
+                "~consumer" = self.config.consumer, "~holder" = holder;
                 "the consumer name {} is held by {holder} now: no more jobs are taken, those in flight are finished",
                 self.config.consumer
             );
@@ -224,7 +225,7 @@ impl Keeper {
         ids.retain(|id| {
             let is_ours = ours.contains(id);
             if !is_ours {
-                log::debug!("id={id}: another instance has taken the message over");
+                log::debug!(id = id, why = "another instance has taken the message over"; "");
                 self.held.lose(id);
             }
             is_ours
@@ -304,7 +305,7 @@ impl Keeper {
             Err(e) => {
                 self.link.give_up();
                 if !self.said {
-                    log::warn!("leases cannot be renewed: {e}; trying again");
+                    log::warn!("~error":% = e; "leases cannot be renewed: {e}; trying again");
                 }
                 self.said = true;
             }

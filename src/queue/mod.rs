@@ -120,6 +120,6 @@ pub struct Returned {
 
 /// Counts and says that an entry was deleted while it was pending.
 pub fn said_deleted(metrics: &Metrics, id: &str) {
-    log::warn!("entry {id} was deleted by somebody else while it was pending");
+    log::warn!("~id" = id; "entry {id} was deleted by somebody else while it was pending");
     metrics.deleted_entries.add(1);
 }

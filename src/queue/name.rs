@@ -92,6 +92,7 @@ impl Name {
             until.get_or_insert_with(|| {
                 let wait = (2 * self.ttl).max(left + POLL);
                 log::warn!(
+                    "~consumer" = self.consumer, "~holder" = holder;
                     "the consumer name {} is held by {holder}; waiting {:.0} s at most for it",
                     self.consumer,
                     wait.as_secs_f64().ceil()

@@ -212,7 +212,7 @@ impl Pending {
             if self.due.is_empty() && self.cursor.is_none() {
                 if self.taken > 0 {
                     let taken = self.taken;
-                    log::info!("took {taken} pending messages of this consumer again");
+                    log::info!("~messages" = taken; "took {taken} pending messages of this consumer again");
                 }
                 self.taken = 0;
                 self.pass = Pass::Group;
@@ -281,7 +281,7 @@ impl Pending {
         });
         let taken = taken.collect::<RedisResult<Vec<_>>>()?;
         if foreign > 0 {
-            log::info!("took over {foreign} pending messages of other consumers");
+            log::info!("~messages" = foreign; "took over {foreign} pending messages of other consumers");
             self.metrics.taken_over.add(foreign);
         }
         Ok(taken)

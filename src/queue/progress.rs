@@ -118,11 +118,12 @@ pub fn sweep(link: &mut Link, config: &Config) -> RedisResult<()> {
                 if !exists(link, config, id)? {
                     link.query::<u64>(redis::cmd("EXPIRE").arg(&key).arg(ORPHAN_TTL))?;
                     log::warn!(
+                        "~id":% = id;
                         "entry {id} is gone with its stream; its progress is left to its owner"
                     );
                 }
             } else if remove_if_deleted(link, config, id)? {
-                log::warn!("entry {id} is gone with its stream; its progress is removed");
+                log::warn!("~id":% = id; "entry {id} is gone with its stream; its progress is removed");
             }
         }
         cursor = next;

@@ -122,7 +122,7 @@ impl Reader {
                 Ok(()) => {}
                 // The group, or the stream with it, was deleted, or Redis has come back without its data.
                 Err(Stop::Error(e)) if is_no_group(&e) => {
-                    log::warn!("the consumer group is gone: {e}; creating it again");
+                    log::warn!("~error":% = e; "the consumer group is gone: {e}; creating it again");
                     self.link.insist(Patience::UntilShutdown, |link| {
                         create_group(link, &config)?;
                         progress::sweep(link, &config)
@@ -330,6 +330,7 @@ pub fn create_group(link: &mut Link, config: &Config) -> redis::RedisResult<()> 
         Err(e) => Err(e),
         Ok(_) => {
             log::info!(
+                "~group" = config.group, "~stream" = config.backfill_stream;
                 "created group {} of stream {}",
                 config.group,
                 config.backfill_stream

@@ -360,9 +360,8 @@ impl Sink {
             // Its EXEC was executed, or another owner's.
             Standing::Gone if executed_or_not && self.sent.last => {
                 let (did, id) = (&job.message.did, &job.id);
-                log::info!(
-                    "did={did} id={id}: the answer to the last chunk was lost, and the message is not pending any more"
-                );
+                let why = "the answer to the last chunk was lost, and the message is not pending any more";
+                log::info!(did = did, id = id, why = why; "");
                 self.count();
                 Ok(())
             }
@@ -418,12 +417,12 @@ impl Sink {
         let (id, value) = (&job.id, String::from_utf8_lossy(&job.value));
         let value = value.escape_debug();
         if self.sent.last {
-            log::error!("entry {id} is removed without all its events: {value}");
+            log::error!("~id" = id; "entry {id} is removed without all its events: {value}");
             job.hold.settle();
         } else if added > 0 || self.take_back().is_err() {
-            log::error!("entry {id} goes on behind events that are not written: {value}");
+            log::error!("~id" = id; "entry {id} goes on behind events that are not written: {value}");
         } else {
-            log::error!("entry {id} stays, with what was written before: {value}");
+            log::error!("~id" = id; "entry {id} stays, with what was written before: {value}");
         }
         refused("a command of a chunk", error)
     }

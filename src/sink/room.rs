@@ -14,6 +14,7 @@ use redis::RedisError;
 
 use crate::connection::{Link, Patience, Stop};
 use crate::error::JobError;
+use crate::logging::rounded;
 use crate::shutdown::Shutdown;
 
 /// How often the length of a full output is looked at.
@@ -76,7 +77,7 @@ impl Room {
     /// Waits after a chunk was refused for now; the longer, the more often in a row.
     pub fn refused(&mut self, error: &RedisError) {
         if self.said.refused.is_due() {
-            log::warn!("Redis cannot be used: {error}; waiting for it");
+            log::warn!("~error":% = error; "Redis cannot be used: {error}; waiting for it");
         }
         thread::sleep(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -117,13 +118,19 @@ impl Room {
             if length < self.high_water_mark {
                 if announced {
                     let seconds = began.elapsed().as_secs_f64();
-                    log::info!("the output has room again after {seconds:.1} s");
+                    log::info!(
+                        "~seconds" = rounded(seconds, 1);
+                        "the output has room again after {seconds:.1} s"
+                    );
                 }
                 return Ok(true);
             }
             if !announced && self.said.full.is_due() {
                 let mark = self.high_water_mark;
-                log::info!("the output has {length} entries, the mark is {mark}: waiting");
+                log::info!(
+                    "~length" = length, "~mark" = mark;
+                    "the output has {length} entries, the mark is {mark}: waiting"
+                );
                 announced = true;
             }
             match patience {

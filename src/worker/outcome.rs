@@ -60,7 +60,8 @@ impl Worker {
                 metrics.dead_letters.add(1);
                 let (did, id) = (&job.message.did, &job.id);
                 log::warn!(
-                    "dead letter did={did} id={id} reason={reason} attempts={attempts} error={error}"
+                    did = did, id = id, reason = reason.code(), attempts = attempts, error:% = error;
+                    "dead letter"
                 );
             }
         }
@@ -78,9 +79,9 @@ impl Worker {
         let (did, id) = (&job.message.did, &job.id);
         log::log!(
             level,
-            "{what} did={did} host={host} reason={} attempt={attempt} ms={} id={id} error={error}",
-            error.reason,
-            self.source.began.elapsed().as_millis(),
+            did = did, host = host, reason = error.reason.code(), attempt = attempt, ms = self.milliseconds(),
+            id = id, error:% = error;
+            "{what}"
         );
     }
 
@@ -120,7 +121,7 @@ impl Worker {
         if standing == Standing::Deleted {
             said_deleted(&self.shared.metrics, &job.id);
         }
-        log::info!("abandoned did={} id={}: {why}", job.message.did, job.id);
+        log::info!(did = job.message.did, id = job.id, why = why; "abandoned");
         self.shared.metrics.abandoned.add(1);
     }
 
@@ -130,14 +131,14 @@ impl Worker {
         metrics.skipped.add(written.skipped);
         metrics.filtered.add(written.filtered);
         log::info!(
-            "done did={} host={host} records={} bytes={bytes} ms={} skipped={} filtered={} resumed={} id={}",
-            job.message.did,
-            written.records,
-            self.source.began.elapsed().as_millis(),
-            written.skipped,
-            written.filtered,
-            written.resumed,
-            job.id,
+            did = job.message.did, host:% = host, records = written.records, bytes = bytes, ms = self.milliseconds(),
+            skipped = written.skipped, filtered = written.filtered, resumed = written.resumed, id = job.id;
+            "done"
         );
+    }
+
+    /// How long the present job has taken.
+    fn milliseconds(&self) -> u64 {
+        self.source.began.elapsed().as_millis() as u64
     }
 }

@@ -126,7 +126,7 @@ impl Source {
         match pds(&current, did) {
             Ok(pds) if pds.is_same_server(&source.host) => Err(error.into()),
             Ok(pds) => {
-                log::debug!("{error}; asking the PDS of {did}");
+                log::debug!("~did" = did, "~error":% = error; "{error}; asking the PDS of {did}");
                 self.fetch_from(&mut Learnt::at_once(pds), message)
             }
             Err(no_pds) if error.reason == Reason::RepoGone => Err(no_pds.into()),
@@ -174,10 +174,8 @@ impl Source {
         if let Some(known) = &message.rev
             && *known > commit.rev
         {
-            log::info!(
-                "did={did} host={host}: rev {} is older than {known}",
-                commit.rev
-            );
+            let why = format_args!("rev {} is older than {known}", commit.rev);
+            log::info!(did = did, host:% = host, why:% = why; "");
         }
         Ok(Fetched {
             host: host.clone(),

@@ -53,11 +53,8 @@ fn write_once(
     let writer = sink.begin(job, &fetched.root, &fetched.commit.rev);
     let resumed = writer.resumed();
     if resumed > 0 {
-        log::info!(
-            "did={} id={}: going on behind leaf {resumed}",
-            job.message.did,
-            job.id,
-        );
+        let why = format_args!("going on behind leaf {resumed}");
+        log::info!(did = job.message.did, id = job.id, "~resumed" = resumed, why:% = why; "");
     }
     write_leaves(writer, &job.message.did, tree)
 }
@@ -107,5 +104,5 @@ fn log_skip(did: &str, leaf: &Leaf<'_>, skip: Skip, count: u64) {
     };
     let key = String::from_utf8_lossy(leaf.key);
     let (key, cid) = (key.escape_debug(), leaf.value);
-    log::log!(level, "skipped did={did} key={key} cid={cid}: {skip}");
+    log::log!(level, did = did, key:% = key, cid:% = cid, why:% = skip; "skipped");
 }

@@ -40,7 +40,11 @@ impl Reader {
         let room = self.scheduler.room();
         if room == 0 {
             if !self.full {
-                log::info!("{} messages wait for their hosts", scheduler::MOST_PARKED);
+                log::info!(
+                    "~messages" = scheduler::MOST_PARKED;
+                    "{} messages wait for their hosts",
+                    scheduler::MOST_PARKED
+                );
             }
             self.full = true;
             // While the directory is closed most of what comes could not begin either.
@@ -233,12 +237,18 @@ impl Reader {
         hold.settle();
         match standing {
             Standing::Mine => {
-                log::warn!("dead letter id={id} reason={reason} attempts={attempt} error={error}");
+                log::warn!(
+                    id = id, reason = reason.code(), attempts = attempt, error:% = error;
+                    "dead letter"
+                );
                 self.metrics.failed(reason);
                 self.metrics.dead_letters.add(1);
             }
             Standing::Deleted => said_deleted(&self.metrics, id),
-            _ => log::info!("abandoned id={id}: another instance has the message, or has ended it"),
+            _ => {
+                let why = "another instance has the message, or has ended it";
+                log::info!(id = id, why = why; "abandoned");
+            }
         }
         Ok(())
     }

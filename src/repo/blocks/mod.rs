@@ -275,7 +275,7 @@ impl BlockStore {
             relieved = self.index.spill_sorted();
         }
         if let Err(e) = relieved {
-            log::warn!("memory is short, and blocks cannot be moved out of it: {e}");
+            log::warn!("~error":% = e; "memory is short, and blocks cannot be moved out of it: {e}");
             self.stuck = true;
         }
     }
