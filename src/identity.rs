@@ -33,6 +33,7 @@ use crate::handle::Handle;
 use crate::hosts::wait::Waiting;
 use crate::hosts::{Busy, HostGate, Hosts, Key, Learnt, Permit, Permits, Stopped};
 use crate::queue::Message;
+use crate::redact::{secrets_of, without_secrets};
 
 /// How long one look-up may take as a whole.
 pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -245,7 +246,8 @@ impl Identities {
 
     fn ask_directory(&self, did: &str, mut permit: Permit) -> Result<Value, JobError> {
         let unreachable = |e: &dyn std::fmt::Display| {
-            JobError::new(Reason::Deferred, format_args!("directory: {e}"))
+            let said = without_secrets(&e.to_string(), &secrets_of(&self.plc_url));
+            JobError::new(Reason::Deferred, format_args!("directory: {said}"))
         };
         permit.begin();
         // A DID's characters stand for themselves in a path, but for '%', which none of did:plc has.

@@ -50,7 +50,7 @@ pub enum Format {
 impl Format {
     /// The format of this name, `text` or `json`.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
+        match name.trim().to_ascii_lowercase().as_str() {
             "text" => Some(Format::Text),
             "json" => Some(Format::Json),
             _ => None,

@@ -1,10 +1,13 @@
 //! The binary `backfiller`: arguments and exit status; nothing else.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use rsky_backfiller::backfiller::ExitStatus;
 use rsky_backfiller::cli::CommandLine;
 use rsky_backfiller::commands::{self, Command, Failure};
+use rsky_backfiller::redact::redact;
 
 /// From how many bytes on memory is mapped by itself.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -13,7 +16,10 @@ const MAP_FROM: i32 = 512 << 10;
 fn main() -> ExitCode {
     map_large_memory();
     // Usage errors end here, with status 2.
-    let CommandLine { command, worker } = CommandLine::parse();
+    let CommandLine { command, worker } = match CommandLine::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&error),
+    };
     let command = command.unwrap_or_else(|| Command::Run(Box::new(worker)));
     let status = commands::run(command).unwrap_or_else(|failure| {
         if !matches!(failure, Failure::NobodyReads) {
@@ -32,4 +38,18 @@ fn map_large_memory() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM);
     }
+}
+
+/// What clap says, without the passwords of URLs that stand where no argument is expected, which it repeats.
+fn usage(error: &clap::Error) -> ExitCode {
+    let said = error.render().to_string();
+    let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
+    let urls = arguments.filter(|argument| argument.contains("://"));
+    let shown = urls.fold(said.clone(), |text, url| text.replace(&url, &redact(&url)));
+    // Where it cannot be written, the status says it.
+    let _ = match shown == said {
+        true => error.print(),
+        false => io::stderr().write_all(shown.as_bytes()),
+    };
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ExitStatus::Usage as u8))
 }

@@ -14,11 +14,12 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 use clap_complete::Shell;
+use log::Level;
 
 use crate::backfiller::{self, ExitStatus};
 use crate::cli::Cli;
 use crate::config::{Config, ConfigError};
-use crate::logging;
+use crate::logging::{self, Format};
 use crate::shutdown::Shutdown;
 
 /// What can be done.
@@ -110,13 +111,29 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
 
 /// Runs the worker until it is told to end.
 fn worker(cli: &Cli) -> Result<ExitStatus, Failure> {
-    let config = Config::from_cli(cli)?;
+    let config = match Config::from_cli(cli) {
+        Ok(config) => config,
+        Err(error) if asks_for_objects(cli) => {
+            let line = logging::line(Format::Json, Level::Error, &error.to_string(), vec![]);
+            // Where it cannot be written, the status says it.
+            let _ = io::stderr().write_all(&line);
+            return Ok(ExitStatus::Usage);
+        }
+        Err(error) => return Err(error.into()),
+    };
     logging::to_stderr(&config.log, config.log_format);
     let shutdown = Shutdown::default();
-    shutdown
-        .on_signals()
-        .map_err(|error| Failure::Failed(format!("signals cannot be handled: {error}")))?;
+    if let Err(error) = shutdown.on_signals() {
+        log::error!("~error":% = error; "signals cannot be handled: {error}");
+        return Ok(ExitStatus::Failure);
+    }
     Ok(backfiller::run(config, &shutdown))
+}
+
+/// Whether the log is to be in JSON, as far as that can be told where another value is wrong.
+fn asks_for_objects(cli: &Cli) -> bool {
+    let format = cli.logs.log_format.as_deref().map(Format::from_name);
+    format == Some(Some(Format::Json))
 }
 
 /// Prints an answer as a whole.

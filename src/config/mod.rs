@@ -132,10 +132,12 @@ impl Config {
     /// The first value that is not accepted. An empty value counts as unset.
     pub fn from_cli(cli: &Cli) -> Result<Self, ConfigError> {
         let redis_url = text(&cli.redis.redis_url).unwrap_or("redis://localhost:6379");
-        let redis = redis_url.into_connection_info().map_err(|_| ConfigError {
-            variable: "REDIS_URL",
-            value: format!("={}", redact(redis_url)),
-            accepted: "a URL redis://, rediss:// or unix://".to_owned(),
+        let redis = redis_url.into_connection_info().map_err(|_| {
+            refuse(
+                "REDIS_URL",
+                &redact(redis_url),
+                "a URL redis://, rediss:// or unix://",
+            )
         })?;
         let config = Config {
             redis,

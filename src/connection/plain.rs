@@ -14,6 +14,7 @@ use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisResult, Value};
 
 use super::{CONNECT_TIMEOUT, KEEPALIVE};
+use crate::redact::without_secrets;
 
 /// Bytes that are read at a time: the replies to a chunk.
 const BUFFER: usize = 32 << 10;
@@ -70,8 +71,9 @@ impl Plain {
             .map_err(|e| match super::passes(&e) {
                 true => e,
                 false => {
+                    let said = without_secrets(&e.to_string(), &[password]);
                     let text = "authentication was refused";
-                    (ErrorKind::AuthenticationFailed, text, e.to_string()).into()
+                    (ErrorKind::AuthenticationFailed, text, said).into()
                 }
             })
     }
