@@ -18,6 +18,7 @@ use redis::RedisError;
 
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
+use crate::dump::{Dumper, Place, Roster};
 use crate::error::JobError;
 use crate::fetch::resolver::Resolver;
 use crate::hosts::Hosts;
@@ -33,7 +34,7 @@ use crate::queue::name::{Name, Taken};
 use crate::queue::reader::{Ends, Reader, create_group};
 use crate::shutdown::Shutdown;
 use crate::sink::room::Said;
-use crate::status::Slot;
+use crate::status::{Phase, Slot};
 use crate::worker::{Shared, Worker};
 
 /// How often the supervisor looks around.
@@ -91,17 +92,28 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
     let fields = [&[configuration], &*config.fields()].concat();
     say(Level::Info, module_path!(), "", &fields);
     warn_of_memory_as_disk(&config);
+    let roster = Roster::default();
+    let place = roster.place("main");
+    place.enter(Phase::Start);
+    // ctrlc's thread, which does nothing but wait for the signals that ask for the end.
+    let signals = roster.place("ctrl-c");
+    signals.enter(Phase::Wait);
+    let dumper = Dumper::start(config.log_format, &roster)?;
     let metrics = Arc::new(Metrics::default());
     let mut link = Link::new(&config.redis, shutdown)?;
+    place.enter(Phase::Redis);
     let status = match prepare(&mut link, &config, shutdown)? {
         Some(name) => {
-            let mut crew = Crew::start(&config, name, shutdown, &metrics)?;
-            let status = watch(&mut crew, &config, shutdown, &metrics);
+            place.enter(Phase::Start);
+            let mut crew = Crew::start(&config, name, shutdown, &metrics, &roster)?;
+            let status = watch(&mut crew, &config, shutdown, &metrics, &place);
+            place.enter(Phase::End);
             crew.end(status)
         }
         None => ExitStatus::Done,
     };
     say(Level::Info, module_path!(), "summary", &metrics.fields());
+    dumper.end();
     Ok(status)
 }
 
@@ -178,10 +190,12 @@ impl Crew {
         name: Name,
         shutdown: &Shutdown,
         metrics: &Arc<Metrics>,
+        roster: &Roster,
     ) -> Result<Self, StartError> {
         let (end, ended) = unbounded();
         let (others, others_ended) = bounded(0);
         let (held, name_lost) = (Arc::new(Held::default()), Arc::new(AtomicBool::new(false)));
+        let place = roster.place("keeper");
         let keeper = Keeper::new(
             Arc::clone(config),
             name,
@@ -189,11 +203,15 @@ impl Crew {
             Arc::clone(metrics),
             shutdown,
             Arc::clone(&name_lost),
+            place.slot(),
         )?;
         let keeper = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || keeper.run(&others_ended))?;
-        let (resolver, mut threads) = Resolver::start(config.concurrency)?;
+            .spawn(move || {
+                let _place = place;
+                keeper.run(&others_ended);
+            })?;
+        let (resolver, mut threads) = Resolver::start(config.concurrency, roster)?;
         let (sender, jobs) = bounded((config.concurrency / WORKERS_PER_JOB).max(1));
         let (give_back, returned) = unbounded();
         let hosts = Hosts::new(config);
@@ -206,26 +224,32 @@ impl Crew {
             said: Said::default(),
             shutdown: shutdown.clone(),
         };
-        let slots: Vec<Arc<Slot>> = (0..config.concurrency).map(|_| Arc::default()).collect();
-        for (n, slot) in slots.iter().enumerate() {
+        let mut slots = Vec::new();
+        for n in 0..config.concurrency {
             let ends = (jobs.clone(), give_back.clone());
-            let worker = Worker::new(shared.clone(), ends, Arc::clone(slot), &resolver)?;
-            threads.push(spawn(format!("worker-{n}"), &end, move || worker.run())?);
+            let name = format!("worker-{n}");
+            let place = roster.place(&name);
+            slots.push(place.slot());
+            let worker = Worker::new(shared.clone(), ends, place.slot(), &resolver)?;
+            threads.push(spawn(name, &end, place, move || worker.run())?);
         }
         let ends = Ends {
             jobs: sender,
             unread: jobs,
             returned,
         };
+        let place = roster.place("reader");
         let reader = Reader::new(
             Arc::clone(config),
             ends,
             (Arc::clone(&shared.hosts), Arc::clone(&shared.identities)),
             Arc::clone(&held),
             shutdown,
-            Arc::clone(metrics),
+            (Arc::clone(metrics), place.slot()),
         )?;
-        threads.push(spawn("reader".to_owned(), &end, move || reader.run())?);
+        threads.push(spawn("reader".to_owned(), &end, place, move || {
+            reader.run()
+        })?);
         Ok(Crew {
             threads,
             keeper,
@@ -272,6 +296,7 @@ impl Crew {
 fn spawn(
     name: String,
     end: &Sender<End>,
+    place: Place,
     body: impl FnOnce() -> Result<(), JobError> + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     struct Report {
@@ -291,6 +316,7 @@ fn spawn(
     thread::Builder::new().name(name).spawn(move || {
         // Moves all of the report in here, not only the field: it must be dropped at the end of this thread.
         let mut report = report;
+        let _place = place;
         report.end = Some(match body() {
             Ok(()) => End::Well,
             Err(error) => End::Failed(error),
@@ -299,7 +325,14 @@ fn spawn(
 }
 
 /// Waits until all threads have ended, or the drain has lasted too long.
-fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metrics) -> ExitStatus {
+fn watch(
+    crew: &mut Crew,
+    config: &Config,
+    shutdown: &Shutdown,
+    metrics: &Metrics,
+    place: &Place,
+) -> ExitStatus {
+    place.enter(Phase::Wait);
     // Workers and reader; the resolver's threads end when all of these have, and the keeper is told to.
     let mut running = config.concurrency + 1;
     let mut status = ExitStatus::Done;
@@ -333,6 +366,7 @@ fn watch(crew: &mut Crew, config: &Config, shutdown: &Shutdown, metrics: &Metric
         }
         let now = Instant::now();
         if running > 0 && shutdown.is_requested() {
+            place.enter(Phase::Drain);
             let deadline = *deadline.get_or_insert(now + config.shutdown_timeout);
             let in_flight = crew.in_flight();
             if now >= deadline && in_flight > 0 {

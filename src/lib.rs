@@ -37,6 +37,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod did_web;
+pub mod dump;
 pub mod error;
 pub mod event;
 pub mod fault;

@@ -1,13 +1,14 @@
-//! What each worker is doing right now, for log lines and whoever asks.
+//! What each thread is doing right now, for log lines and whoever asks.
 //!
-//! Each worker writes into its own [`Slot`], others only look. Counters and the phase are atomics; the job's names stand behind a
-//! lock that is held for the time of a copy and never across I/O.
+//! Each thread writes into its own [`Slot`], others only look. Counters and the phase are atomics; the job's names stand behind a
+//! lock that is held for the time of a copy and never across I/O. Whoever may not wait even for that [glances](Slot::glance).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-/// The stages of a job.
+/// The stages of a job, and what threads do that have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -23,16 +24,49 @@ pub enum Phase {
     Verify,
     /// Writing events.
     Write,
+    /// Setting up.
+    Start,
+    /// Until Redis can be used.
+    Redis,
+    /// Until something is to be done.
+    Wait,
+    /// Drain: until what has been begun is finished.
+    Drain,
+    /// Giving back and joining.
+    End,
+    /// Looking for messages that are due or new.
+    Read,
+    /// Claiming messages whose hosts are free.
+    Claim,
+    /// Renewing leases and the consumer name.
+    Renew,
+    /// Looking a host name up.
+    Resolve,
+    /// Writing a thread dump.
+    Dump,
+    /// The thread is gone.
+    Ended,
 }
 
 impl Phase {
-    const ALL: [Phase; 6] = [
+    const ALL: [Phase; 17] = [
         Phase::Idle,
         Phase::Backpressure,
         Phase::Fetch,
         Phase::Identity,
         Phase::Verify,
         Phase::Write,
+        Phase::Start,
+        Phase::Redis,
+        Phase::Wait,
+        Phase::Drain,
+        Phase::End,
+        Phase::Read,
+        Phase::Claim,
+        Phase::Renew,
+        Phase::Resolve,
+        Phase::Dump,
+        Phase::Ended,
     ];
 
     /// As it stands in log lines.
@@ -44,6 +78,17 @@ impl Phase {
             Phase::Identity => "identity",
             Phase::Verify => "verify",
             Phase::Write => "write",
+            Phase::Start => "start",
+            Phase::Redis => "redis",
+            Phase::Wait => "wait",
+            Phase::Drain => "drain",
+            Phase::End => "end",
+            Phase::Read => "read",
+            Phase::Claim => "claim",
+            Phase::Renew => "renew",
+            Phase::Resolve => "resolve",
+            Phase::Dump => "dump",
+            Phase::Ended => "ended",
         }
     }
 }
@@ -51,7 +96,7 @@ impl Phase {
 /// How many bits of [`Slot::stage`] are the phase.
 const PHASE_BITS: u32 = 8;
 
-/// One worker's state.
+/// One thread's state.
 pub struct Slot {
     /// What times are counted from.
     made: Instant,
@@ -103,6 +148,31 @@ pub struct View {
     /// Records written.
     pub records: u64,
 }
+
+/// What can be seen of a thread without waiting for anybody.
+#[derive(Debug)]
+pub struct Glance {
+    /// What it is at.
+    pub phase: Phase,
+    /// How long it has been at that.
+    pub in_phase: Duration,
+    /// The job, if there is one.
+    pub job: Sight,
+}
+
+/// What a glance shows of a job.
+#[derive(Debug)]
+pub enum Sight {
+    /// There is none.
+    None,
+    /// The thread is just writing its names down.
+    Blurred,
+    /// All of it.
+    Clear(View),
+}
+
+/// How often a glance tries for the lock: it is held for a copy only, unless the one who holds it has been stopped.
+const GLANCES: usize = 100;
 
 impl Slot {
     /// A job begins.
@@ -169,8 +239,35 @@ impl Slot {
     /// The running job, if there is one.
     pub fn view(&self) -> Option<View> {
         let running = self.lock().clone()?;
+        Some(self.view_of(running))
+    }
+
+    /// What can be seen without waiting.
+    pub fn glance(&self) -> Glance {
         let (phase, in_phase) = self.phase();
-        Some(View {
+        let seen = (0..GLANCES).find_map(|_| match self.job.try_lock() {
+            Ok(job) => Some(job.clone()),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner().clone()),
+            Err(TryLockError::WouldBlock) => {
+                thread::yield_now();
+                None
+            }
+        });
+        let job = match seen {
+            None => Sight::Blurred,
+            Some(None) => Sight::None,
+            Some(Some(running)) => Sight::Clear(self.view_of(running)),
+        };
+        Glance {
+            phase,
+            in_phase,
+            job,
+        }
+    }
+
+    fn view_of(&self, running: Running) -> View {
+        let (phase, in_phase) = self.phase();
+        View {
             id: running.id,
             did: running.did,
             host: running.host,
@@ -179,7 +276,7 @@ impl Slot {
             in_phase,
             bytes: self.bytes.load(Relaxed),
             records: self.records.load(Relaxed),
-        })
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
@@ -211,5 +308,34 @@ mod tests {
         slot.end();
         assert_eq!(slot.phase().0, Phase::Idle);
         assert!(slot.view().is_none());
+    }
+
+    #[test]
+    fn phases_are_read_as_they_were_written() {
+        let slot = Slot::default();
+        for (n, phase) in Phase::ALL.into_iter().enumerate() {
+            assert_eq!(phase as usize, n);
+            slot.enter(phase);
+            assert_eq!(slot.phase().0, phase);
+        }
+    }
+
+    #[test]
+    fn a_glance_does_not_wait_for_a_lock_that_is_held() {
+        let slot = Slot::default();
+        slot.begin("did:web:example", "1-0");
+        slot.enter(Phase::Fetch);
+        let Sight::Clear(view) = slot.glance().job else {
+            panic!("the lock is free");
+        };
+        assert_eq!(view.did, "did:web:example");
+        let held = slot.lock();
+        // Were it waited for, this would not return.
+        let glance = slot.glance();
+        assert_eq!(glance.phase, Phase::Fetch);
+        assert!(matches!(glance.job, Sight::Blurred));
+        drop(held);
+        slot.end();
+        assert!(matches!(slot.glance().job, Sight::None));
     }
 }

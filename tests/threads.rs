@@ -52,7 +52,8 @@ fn threads_have_the_names_of_what_they_do() {
         let mut wanted: Vec<_> = (0..workers).map(|n| format!("worker-{n}")).collect();
         wanted.extend((0..4).map(|n| format!("resolver-{n}")));
         // The first thread keeps the name of the program; ctrlc names its own.
-        wanted.extend(["backfiller", "ctrl-c", "keeper", "reader"].map(str::to_owned));
+        let others = ["backfiller", "ctrl-c", "keeper", "reader", "thread-dump"];
+        wanted.extend(others.map(str::to_owned));
         wanted.sort();
         let within = within(Duration::from_secs(20), || {
             thread_names(&backfiller) == wanted

@@ -23,6 +23,8 @@ use ureq::unversioned::transport::NextTimeout;
 use super::addresses::is_own;
 use super::names::{Asked, KEPT_FOR, Names};
 use super::policy::{AddressPolicy, is_localhost};
+use crate::dump::{Place, Roster};
+use crate::status::Phase;
 
 /// One thread for so many workers: as many look-ups may hang at a time before others wait for them.
 const WORKERS_PER_THREAD: usize = 8;
@@ -44,18 +46,19 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts the pool, for this many workers.
+    /// Starts the pool, for this many workers; its threads are on the roster.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(workers: usize) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
-        Self::start_with(workers, KEPT_FOR, Arc::new(ask_system))
+    pub fn start(workers: usize, roster: &Roster) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        Self::start_with(workers, KEPT_FOR, Arc::new(ask_system), roster)
     }
 
     fn start_with(
         workers: usize,
         kept_for: Duration,
         look_up: Arc<LookUp>,
+        roster: &Roster,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (questions, receiver) = unbounded();
         let names = Arc::new(Names::new(kept_for));
@@ -63,9 +66,11 @@ impl Resolver {
             .map(|n| {
                 let (receiver, names) = (receiver.clone(), Arc::clone(&names));
                 let look_up = Arc::clone(&look_up);
+                let name = format!("resolver-{n}");
+                let place = roster.place(&name);
                 thread::Builder::new()
-                    .name(format!("resolver-{n}"))
-                    .spawn(move || answer_all(&receiver, &names, &*look_up))
+                    .name(name)
+                    .spawn(move || answer_all(&receiver, &names, &*look_up, &place))
             })
             .collect::<io::Result<_>>()?;
         let resolver = Resolver {
@@ -132,11 +137,16 @@ impl Resolver {
     }
 }
 
-fn answer_all(questions: &Receiver<String>, names: &Names, look_up: &LookUp) {
+fn answer_all(questions: &Receiver<String>, names: &Names, look_up: &LookUp, place: &Place) {
     for name in questions {
         // Names that hang must not keep the pool busy for those who have given up.
         if names.is_wanted(&name) {
-            names.answer(&name, look_up(&name));
+            place.begin("", "");
+            place.asks(&name);
+            place.enter(Phase::Resolve);
+            let answer = look_up(&name);
+            place.end();
+            names.answer(&name, answer);
         }
     }
 }
@@ -220,7 +230,7 @@ mod tests {
 
     #[test]
     fn literals_and_names_resolve_and_the_threads_end_with_the_last_resolver() {
-        let (resolver, threads) = Resolver::start(1).unwrap();
+        let (resolver, threads) = Resolver::start(1, &Roster::default()).unwrap();
         let strict = resolver.under(AddressPolicy::new(false));
         assert_eq!(
             resolve(&strict, "http://127.0.0.1:8080/").unwrap(),
@@ -254,7 +264,8 @@ mod tests {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
         let look_up = move |name: &str| look_up(name, count.fetch_add(1, Ordering::SeqCst));
-        let (resolver, _) = Resolver::start_with(1, kept_for, Arc::new(look_up)).unwrap();
+        let (resolver, _) =
+            Resolver::start_with(1, kept_for, Arc::new(look_up), &Roster::default()).unwrap();
         (resolver, asked)
     }
 

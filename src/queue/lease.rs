@@ -34,6 +34,7 @@ use crate::connection::Link;
 use crate::metrics::Metrics;
 use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
+use crate::status::{Phase, Slot};
 
 /// How long Redis may take for a reply to the keeper, at most.
 const LONGEST_REPLY: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ pub struct Keeper {
     shutdown: Shutdown,
     /// Set when another process has taken the name.
     name_lost: Arc<AtomicBool>,
+    slot: Arc<Slot>,
     /// When the last renewal that succeeded began.
     renewed: Instant,
     /// Whether the log knows that Redis cannot be used.
@@ -79,6 +81,7 @@ impl Keeper {
         metrics: Arc<Metrics>,
         shutdown: &Shutdown,
         name_lost: Arc<AtomicBool>,
+        slot: Arc<Slot>,
     ) -> RedisResult<Self> {
         Ok(Keeper {
             link: Link::new(&config.redis, shutdown)?.with_reply_timeout(reply_timeout(&config)),
@@ -88,6 +91,7 @@ impl Keeper {
             metrics,
             shutdown: shutdown.clone(),
             name_lost,
+            slot,
             renewed: Instant::now(),
             said: false,
             releases: Vec::new(),
@@ -100,11 +104,13 @@ impl Keeper {
         let mut next = Instant::now() + every;
         loop {
             let held = Arc::clone(&self.held);
+            self.slot.enter(Phase::Wait);
             let ending = select! {
                 recv(ended) -> _ => true,
                 recv(held.woken()) -> _ => false,
                 default(next.saturating_duration_since(Instant::now())) => false,
             };
+            self.slot.enter(Phase::Renew);
             let due = Instant::now() >= next;
             let kept = self.keep(due);
             let failed = kept.is_err();

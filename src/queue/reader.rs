@@ -29,6 +29,7 @@ use crate::hosts::{Hosts, Learnt};
 use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::status::{Phase, Slot};
 
 /// What one lane costs to be looked at, about: with thousands of hosts the rounds come less often.
 const LANE_COST: Duration = Duration::from_micros(2);
@@ -55,6 +56,7 @@ pub struct Reader {
     pending: Pending,
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
+    slot: Arc<Slot>,
     /// Whether new messages are next, and not those that are due again.
     new_is_next: bool,
     /// Whether it was full, and has not had room again since.
@@ -76,7 +78,7 @@ impl Reader {
         (hosts, identities): (Arc<Hosts>, Arc<Identities>),
         held: Arc<Held>,
         shutdown: &Shutdown,
-        metrics: Arc<Metrics>,
+        (metrics, slot): (Arc<Metrics>, Arc<Slot>),
     ) -> redis::RedisResult<Self> {
         Ok(Reader {
             link: Link::new(&config.redis, shutdown)?,
@@ -89,6 +91,7 @@ impl Reader {
             held,
             shutdown: shutdown.clone(),
             metrics,
+            slot,
             new_is_next: false,
             full: false,
             next_recall: Instant::now(),
@@ -118,7 +121,11 @@ impl Reader {
     fn read_all(&mut self) -> Result<(), Stop> {
         let config = Arc::clone(&self.config);
         while !self.shutdown.is_requested() {
-            match self.go_round() {
+            let round = self.go_round();
+            if round.is_err() {
+                self.slot.enter(Phase::Redis);
+            }
+            match round {
                 Ok(()) => {}
                 // The group, or the stream with it, was deleted, or Redis has come back without its data.
                 Err(Stop::Error(e)) if is_no_group(&e) => {
@@ -160,12 +167,15 @@ impl Reader {
         self.take_back();
         self.park_unwanted(began);
         let mut busy = self.dispatch();
+        self.slot.enter(Phase::Claim);
         busy |= self.claim_wanted(began)?;
+        self.slot.enter(Phase::Read);
         busy |= self.read(busy)?;
         let (held, parked) = self.scheduler.counts();
         self.metrics.held.set(held as u64);
         self.metrics.parked.set(parked as u64);
         if !busy {
+            self.slot.enter(Phase::Wait);
             self.wait(began);
         }
         Ok(())
