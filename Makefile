@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test soak fuzz bench simulate plan micro profile run lint fixtures
+.PHONY: help demo test soak fuzz bench simulate plan micro profile run threads lint fixtures
 
 help:
 	@echo 'make demo      build, start a private Redis and a server with signed repos, backfill them, show the events'
@@ -16,6 +16,7 @@ help:
 	@echo 'make micro     what each stage of a repo costs alone; MICRO=prove: this stage'
 	@echo 'make profile   instructions per record and where they go, in target/profile; PROFILE_SET=10k: another set'
 	@echo 'make run       the release binary against REDIS_URL (or a private Redis whose data stays in .run/)'
+	@echo 'make threads   names and stacks of the threads of a running backfiller, by gdb; PID=123: of this one'
 	@echo 'make lint      rustfmt, clippy and rustdoc, with warnings denied'
 	@echo 'make fixtures  make tests/fixtures again with the official TypeScript packages (needs Node.js)'
 
@@ -62,6 +63,9 @@ profile:
 run:
 	$(CARGO) build --locked --release --bin backfiller
 	@tests/support/run.sh target/release/backfiller
+
+threads:
+	@PID=$(PID) tests/support/threads.sh
 
 lint:
 	$(CARGO) fmt --check

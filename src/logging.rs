@@ -64,6 +64,9 @@ pub fn to_stderr(filter: &str, format: Format) {
     builder.parse_filters(filter);
     match format {
         Format::Text => builder.format(|out, record| {
+            if shows_what_is_sent(record) {
+                return Ok(());
+            }
             let (level, time) = (record.level(), out.timestamp_millis());
             let style = out.default_level_style(level);
             let text = Said::by(record).text();
@@ -77,6 +80,9 @@ pub fn to_stderr(filter: &str, format: Format) {
             builder
                 .write_style(WriteStyle::Never)
                 .format(|out, record| {
+                    if shows_what_is_sent(record) {
+                        return Ok(());
+                    }
                     let time = out.timestamp_millis().to_string();
                     let said = Said::by(record);
                     let object = with_thread(|name| said.object(&time, record.level(), name));
@@ -85,6 +91,11 @@ pub fn to_stderr(filter: &str, format: Format) {
         }
     };
     builder.init();
+}
+
+/// Whether a record is one of those in which ureq shows each byte that it sends, credentials and all (in debug builds only).
+fn shows_what_is_sent(record: &Record<'_>) -> bool {
+    record.level() == Level::Trace && record.target().starts_with("ureq")
 }
 
 /// Says words with fields that are not known when this is compiled; `module` is the `module_path!()` of who says it.

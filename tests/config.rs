@@ -78,6 +78,7 @@ const BAD: [(&str, &str, &str); 58] = [
     ("BACKFILLER_SHUTDOWN_TIMEOUT_SECS", "-5", "from 0 to"),
     ("BACKFILLER_SHUTDOWN_TIMEOUT_SECS", "1m", "from 0 to"),
     ("RUST_LOG", "backfiller=loud", "info"),
+    ("BACKFILLER_LOG_FORMAT", "logfmt", "text or json"),
 ];
 
 const URL: &str = "REDIS_URL";

@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::backfiller::Backfiller;
@@ -66,6 +68,77 @@ fn threads_have_the_names_of_what_they_do() {
         // The system cuts longer names, which then were other names than these.
         assert!(wanted.iter().all(|name| name.len() <= 15));
     }
+}
+
+/// Runs `make threads`' script; its status and both outputs.
+fn threads_script(path: &OsStr, pid: &str) -> (Option<i32>, String, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/threads.sh");
+    let mut command = Command::new("/bin/sh");
+    command.arg(script).env("PATH", path).env("PID", pid);
+    let output = command.output().expect("the script runs");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn make_threads_shows_the_threads_of_the_process_that_is_chosen() {
+    let redis = RedisServer::start();
+    let server = FixtureServer::start();
+    let running: Vec<_> = (0..2)
+        .map(|_| Backfiller::builder(&redis, &server).start())
+        .collect();
+    for backfiller in &running {
+        eventually("all threads are there", || {
+            thread_names(backfiller).contains(&"reader".to_owned())
+        });
+    }
+    let [one, other] = [running[0].pid(), running[1].pid()].map(|pid| pid.to_string());
+    let path = std::env::var_os("PATH").expect("a PATH");
+    // A folder with all that it takes, but gdb.
+    let folder = tempfile::tempdir().expect("a folder");
+    for tool in ["cat", "grep", "sed"] {
+        let mut found = std::env::split_paths(&path).map(|folder| folder.join(tool));
+        let found = found
+            .find(|tool| tool.is_file())
+            .expect("the tool is there");
+        std::os::unix::fs::symlink(found, folder.path().join(tool)).expect("linked");
+    }
+    for (path, has_gdb) in [
+        (path.as_os_str(), None),
+        (folder.path().as_os_str(), Some(false)),
+    ] {
+        let (status, out, err) = threads_script(path, &one);
+        assert_eq!(status, Some(0), "{err}");
+        for name in [
+            "backfiller",
+            "ctrl-c",
+            "keeper",
+            "reader",
+            "thread-dump",
+            "worker-1",
+        ] {
+            assert!(out.contains(name), "{name}: {out}");
+        }
+        if has_gdb == Some(false) {
+            assert!(err.contains("install gdb"), "{err}");
+        }
+    }
+    // Two are running at least: those of other tests are seen as well.
+    let (status, out, err) = threads_script(&path, "");
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    let named: Vec<_> = err.split_whitespace().collect();
+    assert!(
+        err.contains("PID=") && named.contains(&one.as_str()),
+        "{err}"
+    );
+    assert!(named.contains(&other.as_str()), "{err}");
+    let (status, _, err) = threads_script(&path, &std::process::id().to_string());
+    assert_eq!(status, Some(1));
+    assert!(err.starts_with("no backfiller runs as process "), "{err}");
 }
 
 #[test]
