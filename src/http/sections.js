@@ -38,7 +38,7 @@ const figures = () => {
       ['Busy workers', count(at_work), `of ${count(workers.length)}`],
       ['Repos done', large(totals.repos), a_second(rate(status, 'repos', MINUTE))],
       ['Records written', large(totals.records), a_second(rate(status, 'records', MINUTE))],
-      ['Failures', large(totals.failures), `${count(totals.retries)} retries`],
+      ['Failures', large(totals.failures), totals.retries === 1 ? '1 retry' : `${count(totals.retries)} retries`],
       ['Dead letters', large(dead_letters.length), `${count(totals.dead_letters)} of this process`, dead_letters.length > 0 ? 'bad' : ''],
     ]);
   };
@@ -231,7 +231,7 @@ const letters = () => {
     { title: 'When', kind: 'when', text: ([letter, now]) => ago(Date.parse(letter.time), now) },
     { title: 'DID', kind: 'foreign code did', text: ([letter]) => foreign(letter.did) },
     { title: 'Letter', kind: 'foreign code id', text: ([letter]) => foreign(letter.id) },
-    { title: 'Reason', kind: 'foreign code', text: ([letter]) => foreign(letter.reason) },
+    { title: 'Reason', kind: 'foreign code reason', text: ([letter]) => foreign(letter.reason) },
     { title: 'Attempts', kind: 'number', text: ([letter]) => count(letter.attempts) },
     { title: 'Error', kind: 'foreign error', text: ([letter]) => foreign(letter.error) },
   ]);
