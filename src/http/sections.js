@@ -240,7 +240,7 @@ const letters = () => {
     const note = by_id('letters-note');
     if (length === 0) say(note, `None. Messages that cannot be done are kept in ${foreign(stream)}, with the reason.`);
     else {
-      say(note, `${count(length)} in ${foreign(stream)}; the last ${count(last.length)} are below. `, 'backfiller dead-letters list', ' shows all, ', 'backfiller dead-letters requeue', ' tries them again.');
+      say(note, `${count(length)} in ${foreign(stream)}; the last ${count(last.length)} are below. `, 'backfiller dead-letters list', ' shows all, ', 'backfiller dead-letters requeue --reason …', ' tries those of a reason again.');
     }
   };
 };
