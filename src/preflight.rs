@@ -25,13 +25,21 @@ impl Server {
     /// Of the way, or of Redis.
     pub fn ask(link: &mut Link) -> RedisResult<Self> {
         let mut info = redis::cmd("INFO");
-        let info = link.query(info.arg("server").arg("memory").arg("persistence"))?;
+        for section in ["server", "memory", "persistence", "replication"] {
+            info.arg(section);
+        }
+        let info = link.query(&info)?;
         Ok(Server { info })
     }
 
     /// A line of its INFO; empty where it has none of this name.
     pub fn line(&self, name: &str) -> String {
         self.info.get(name).unwrap_or_default()
+    }
+
+    /// The same where it is a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.info.get(name)
     }
 
     /// Its version; empty where it does not say it.

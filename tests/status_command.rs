@@ -254,6 +254,11 @@ fn a_worker_is_alive_until_it_dies() {
         .env("BACKFILLER_CONSUMER", "the worker")
         .env("BACKFILLER_LEASE_SECS", "2")
         .start();
+    // Redis does not know a consumer that has not got anything yet.
+    eventually("it is seen before its first message", || {
+        let found = object(&redis, &[]);
+        found["consumers"][0]["name"] == "the worker" && found["consumers"][0]["alive"] == true
+    });
     enqueue(&mut connection, &repo.did, Some(&server.url()));
     server.wait_until_held(&repo.did, 1);
     let found = object(&redis, &[]);

@@ -5,6 +5,7 @@
 //! standard error. A reader that has seen enough (`backfiller … | head`) ends a command quietly. Pinned by
 //! `tests/command_line.rs`.
 
+mod check;
 mod dead_letters;
 mod documents;
 mod server;
@@ -33,6 +34,9 @@ pub enum Command {
 
     /// Lists dead letters, shows one, puts them back into the input, or drops them
     DeadLetters(Box<dead_letters::DeadLetters>),
+
+    /// Checks configuration, Redis, directory and machine, and says what would go wrong
+    Check(Box<check::Check>),
 
     /// Prints the completions for a shell
     #[command(after_help = documents::COMPLETIONS_EXAMPLES)]
@@ -101,6 +105,7 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
         Command::Run(cli) => worker(&cli),
         Command::Status(command) => status::run(*command),
         Command::DeadLetters(command) => dead_letters::run(*command),
+        Command::Check(command) => check::run(&command),
         Command::Completions { shell } => answer(&documents::completions(shell)),
         Command::Man { command } => answer(&documents::man(command.as_deref())?),
         Command::SystemdUnit(options) => answer(documents::unit::unit(options)?.as_bytes()),

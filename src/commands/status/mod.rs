@@ -5,7 +5,7 @@
 //! With `--watch` a Redis that is away is shown and waited for, and Ctrl-C ends it well. Pinned by `tests/status_command.rs`.
 
 mod json;
-mod sample;
+pub(super) mod sample;
 mod view;
 
 use std::io::{self, Write};

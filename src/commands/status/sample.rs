@@ -1,6 +1,6 @@
 //! One look at all of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use redis::{RedisError, RedisResult, Value, from_redis_value};
@@ -23,6 +23,11 @@ const LETTERS_PAGES: usize = 20;
 /// Consumers that are asked about, the liveliest first: each name that there ever was stays in the group.
 const CONSUMERS: usize = 1000;
 
+/// Keys that are looked at a time for names of consumers that have not read anything yet.
+const KEYS_PAGE: usize = 1000;
+/// Pages of them: other things may be in the same Redis.
+const KEYS_PAGES: usize = 20;
+
 /// Up to which age, in seconds, a pending message counts where; older ones come last.
 pub(super) const AGES: [(&str, u64); 6] = [
     ("< 1 min", 60),
@@ -35,7 +40,7 @@ pub(super) const AGES: [(&str, u64); 6] = [
 
 /// As much as a rate needs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Glance {
+pub(in crate::commands) struct Glance {
     /// When it was taken.
     pub at: Instant,
     /// Messages in the queue.
@@ -46,7 +51,7 @@ pub(super) struct Glance {
 
 /// How fast messages leave the queue.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rate {
+pub(in crate::commands) struct Rate {
     /// Over how long, in seconds.
     pub seconds: f64,
     /// Messages that left it in this time: done, dead, or deleted by somebody.
@@ -59,7 +64,7 @@ pub(super) struct Rate {
 
 impl Rate {
     /// What left the queue is what was added, less what it has grown by.
-    pub(super) fn between(before: &Glance, after: &Glance) -> Option<Self> {
+    pub(in crate::commands) fn between(before: &Glance, after: &Glance) -> Option<Self> {
         let added = after.added?.checked_sub(before.added?)?;
         let done = (added + before.length).checked_sub(after.length)?;
         let seconds = after.at.duration_since(before.at).as_secs_f64();
@@ -82,7 +87,7 @@ impl Rate {
 
 /// All that is shown.
 #[derive(Debug)]
-pub(super) struct Sample {
+pub(in crate::commands) struct Sample {
     pub glance: Glance,
     /// Redis's clock, in milliseconds since 1970.
     pub now_ms: u64,
@@ -101,7 +106,7 @@ pub(super) struct Sample {
 
 /// The consumer group.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Group {
+pub(in crate::commands) struct Group {
     /// Messages delivered and neither done nor dead.
     pub pending: u64,
     /// Messages not delivered yet.
@@ -112,7 +117,7 @@ pub(super) struct Group {
 
 /// What was looked at of the pending list.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(in crate::commands) struct Pending {
     /// Rows.
     pub looked_at: u64,
     /// Whether there were more.
@@ -125,13 +130,13 @@ pub(super) struct Pending {
 
 /// A consumer of the group.
 #[derive(Debug)]
-pub(super) struct Consumer {
+pub(in crate::commands) struct Consumer {
     /// Its name, which need be no text.
     pub name: Vec<u8>,
     /// Messages that are pending with it.
     pub pending: u64,
-    /// Milliseconds since it last asked for anything.
-    pub idle_ms: u64,
+    /// Milliseconds since it last asked for anything; `None`: Redis does not know it before it has got something.
+    pub idle_ms: Option<u64>,
     /// Milliseconds since it last got anything; only newer servers say it.
     pub inactive_ms: Option<u64>,
     /// Who has its name: a live process renews a key within seconds. `None`: nobody.
@@ -140,7 +145,7 @@ pub(super) struct Consumer {
 
 /// What was looked at of the dead letters.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Dead {
+pub(in crate::commands) struct Dead {
     /// How many there are.
     pub length: u64,
     /// The counts of those that were looked at.
@@ -150,7 +155,7 @@ pub(super) struct Dead {
 }
 
 /// Looks, over one connection.
-pub(super) struct Sampler<'c> {
+pub(in crate::commands) struct Sampler<'c> {
     link: Link,
     config: &'c Config,
     /// The dead letters of the last look: they seldom change.
@@ -158,7 +163,7 @@ pub(super) struct Sampler<'c> {
 }
 
 impl<'c> Sampler<'c> {
-    pub(super) fn new(link: Link, config: &'c Config) -> Self {
+    pub(in crate::commands) fn new(link: Link, config: &'c Config) -> Self {
         Sampler {
             link,
             config,
@@ -167,12 +172,12 @@ impl<'c> Sampler<'c> {
     }
 
     /// As [`preflight::wrong_key`].
-    pub(super) fn wrong_key(&mut self) -> RedisResult<Option<String>> {
+    pub(in crate::commands) fn wrong_key(&mut self) -> RedisResult<Option<String>> {
         preflight::wrong_key(&mut self.link, self.config)
     }
 
     /// Only what a rate needs.
-    pub(super) fn glance(&mut self) -> RedisResult<Glance> {
+    pub(in crate::commands) fn glance(&mut self) -> RedisResult<Glance> {
         let at = Instant::now();
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(&self.config.backfill_stream);
@@ -190,7 +195,7 @@ impl<'c> Sampler<'c> {
     }
 
     /// All of it.
-    pub(super) fn sample(&mut self) -> RedisResult<Sample> {
+    pub(in crate::commands) fn sample(&mut self) -> RedisResult<Sample> {
         let (seconds, micros): (u64, u64) = self.link.query(&redis::cmd("TIME"))?;
         let now_ms = seconds * 1000 + micros / 1000;
         let glance = self.glance()?;
@@ -293,13 +298,23 @@ impl<'c> Sampler<'c> {
                 Some(Consumer {
                     name: bytes(row.remove("name")?)?,
                     pending: number(&row, "pending").unwrap_or(0),
-                    idle_ms: number(&row, "idle").unwrap_or(0),
+                    idle_ms: number(&row, "idle"),
                     // −1: never.
                     inactive_ms: number(&row, "inactive"),
                     holder: None,
                 })
             })
             .collect();
+        let known: HashSet<_> = consumers.iter().map(|c| c.name.clone()).collect();
+        let names = self.names()?;
+        let idle = names.into_iter().filter(|name| !known.contains(name));
+        consumers.extend(idle.map(|name| Consumer {
+            name,
+            pending: 0,
+            idle_ms: None,
+            inactive_ms: None,
+            holder: None,
+        }));
         consumers.sort_by(|a, b| (a.idle_ms, &a.name).cmp(&(b.idle_ms, &b.name)));
         let more = consumers.len().saturating_sub(CONSUMERS);
         consumers.truncate(CONSUMERS);
@@ -312,6 +327,36 @@ impl<'c> Sampler<'c> {
             consumer.holder = holder;
         }
         Ok((consumers, more))
+    }
+
+    /// The names that processes keep, as far as the first pages of keys have them: a consumer that waits for its first message is not
+    /// in the group yet.
+    fn names(&mut self) -> RedisResult<HashSet<Vec<u8>>> {
+        let prefix = progress::prefix(self.config, "consumer");
+        let mut pattern = String::new();
+        for c in prefix.chars() {
+            if matches!(c, '*' | '?' | '[' | ']' | '^' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern.push('*');
+        let (mut names, mut cursor) = (HashSet::new(), Vec::from(*b"0"));
+        for _ in 0..KEYS_PAGES {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(&pattern);
+            let (next, keys): (Vec<u8>, Vec<Vec<u8>>) =
+                self.link.query(scan.arg("COUNT").arg(KEYS_PAGE))?;
+            let found = keys
+                .iter()
+                .filter_map(|key| key.strip_prefix(prefix.as_bytes()));
+            names.extend(found.map(<[u8]>::to_vec));
+            cursor = next;
+            if cursor == b"0" {
+                break;
+            }
+        }
+        Ok(names)
     }
 
     /// The dead letters; what has not changed is not read again.

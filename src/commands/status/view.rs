@@ -186,13 +186,16 @@ fn consumers(sample: &Sample, screen: Option<usize>) -> Vec<String> {
             } else {
                 "gone"
             };
-            let idle = duration(consumer.idle_ms as f64 / 1000.0);
+            let idle = consumer.idle_ms.map_or_else(
+                || "nothing read yet".to_owned(),
+                |ms| format!("{} ago", duration(ms as f64 / 1000.0)),
+            );
             let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             [
                 lossy(&consumer.name),
                 state.to_owned(),
                 count(consumer.pending),
-                format!("{idle} ago"),
+                idle,
                 consumer.holder.as_deref().map_or_else(String::new, lossy),
             ]
         })
