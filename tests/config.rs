@@ -7,7 +7,7 @@ use support::fixture_server::FixtureServer;
 use support::redis_server::RedisServer;
 
 /// Variable, a value that is not accepted, and a word of what is.
-const BAD: [(&str, &str, &str); 58] = [
+const BAD: [(&str, &str, &str); 59] = [
     (URL, "localhost:6379", "redis://"),
     (URL, "http://localhost:6379", "redis://"),
     (URL, "redis://localhost:99999", "redis://"),

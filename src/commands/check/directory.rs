@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Finding, fail, ok, warn};
 use crate::config::Config;
+use crate::dump::Roster;
 use crate::error::Reason;
 use crate::fetch::resolver::Resolver;
 use crate::hosts::{Hosts, Permits, Stopped};
@@ -20,7 +21,7 @@ pub(super) fn check(config: &Arc<Config>) -> Finding {
     let what = "directory";
     let shown = escaped(&redact(&config.plc_url));
     // A look-up of a name cannot be stopped, and this process soon ends: the threads are not joined.
-    let resolver = match Resolver::start(1) {
+    let resolver = match Resolver::start(1, &Roster::default()) {
         Ok((resolver, _)) => resolver,
         Err(error) => return fail(what, format!("a thread cannot be started: {error}")),
     };
