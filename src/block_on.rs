@@ -106,7 +106,9 @@ mod tests {
         assert_eq!(at.unwrap(), here);
         assert_eq!(ran_on.recv().unwrap().as_deref(), Some("io"));
         // A task that never ends would hold a thread that were not stopped, and the test with it.
-        let _ = io.block_on(async { tokio::spawn(std::future::pending::<()>()) });
+        let _ = io.block_on(async {
+            tokio::spawn(std::future::pending::<()>());
+        });
         drop(io);
     }
 }

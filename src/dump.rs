@@ -37,7 +37,10 @@ const JOIN_POLL: Duration = Duration::from_millis(5);
 
 /// The threads of this process, in the order in which they were placed; clones are the same roster.
 #[derive(Clone, Default)]
-pub struct Roster(Arc<Mutex<Vec<(String, Arc<Slot>)>>>);
+pub struct Roster(Arc<Mutex<Vec<Named>>>);
+
+/// A thread's name and where it writes down what it does.
+type Named = (String, Arc<Slot>);
 
 impl Roster {
     /// A place for a thread of this name, which is to be dropped at its end.

@@ -138,7 +138,7 @@ pub struct Handles {
 }
 
 enum Asked {
-    Own(Dns),
+    Own(Box<Dns>),
     Server(Host),
 }
 
@@ -148,7 +148,7 @@ impl Handles {
         let accept = "application/json, text/plain";
         Handles {
             way: match way {
-                Way::Own(server) => Asked::Own(Dns::new(server)),
+                Way::Own(server) => Asked::Own(Box::new(Dns::new(server))),
                 Way::Server(host) => Asked::Server(host),
             },
             documents: Documents::new(config, resolver, hosts, accept, MAX_ANSWER, LOOK_UP_TIMEOUT),
