@@ -61,6 +61,8 @@ pub enum ExitStatus {
     DrainCut = 3,
     /// Another process has taken the consumer name.
     NameLost = 4,
+    /// A command was ended by a signal.
+    Interrupted = 130,
 }
 
 /// Runs until shutdown.

@@ -40,7 +40,7 @@ pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What documents may be sent as.
 pub const DOCUMENT_TYPES: &str = "application/did+ld+json, application/json";
 /// Largest document in bytes; other implementations have the same limit.
-const MAX_DOCUMENT: u64 = 64 * 1024;
+pub const MAX_DOCUMENT: u64 = 64 * 1024;
 /// How many identities are kept: some 300 bytes each. (Unwrapped when this is compiled, and never again.)
 const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// How long an identity is kept. Keys change seldom, and a signature that fails asks again.

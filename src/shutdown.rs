@@ -64,16 +64,29 @@ impl Shutdown {
     /// # Errors
     /// When another handler has been installed in this process.
     pub fn on_signals(&self) -> Result<(), ctrlc::Error> {
+        self.on_signals_saying(
+            "signal: reading stops, repos in flight are finished; a second signal ends at once",
+            "second signal: ending at once; what was in flight stays pending",
+        )
+    }
+
+    /// The same, with these words about the first and the second one.
+    ///
+    /// # Errors
+    /// When another handler has been installed in this process.
+    pub fn on_signals_saying(
+        &self,
+        first: &'static str,
+        second: &'static str,
+    ) -> Result<(), ctrlc::Error> {
         let shutdown = self.clone();
         ctrlc::set_handler(move || {
             if shutdown.is_requested() {
-                log::warn!("second signal: ending at once; what was in flight stays pending");
+                log::warn!("{second}");
                 std::process::exit(SECOND_SIGNAL);
             }
             // Said before it is asked for: an idle process ends at once.
-            log::info!(
-                "signal: reading stops, repos in flight are finished; a second signal ends at once"
-            );
+            log::info!("{first}");
             shutdown.request();
         })
     }

@@ -7,10 +7,11 @@ use std::process::{Command, Output, Stdio};
 use support::backfiller::binary;
 
 /// The commands, in the order of `--help`.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "run",
     "status",
     "dead-letters",
+    "export",
     "check",
     "completions",
     "man",

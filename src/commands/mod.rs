@@ -8,6 +8,7 @@
 mod check;
 mod dead_letters;
 mod documents;
+mod export;
 mod server;
 mod status;
 
@@ -34,6 +35,10 @@ pub enum Command {
 
     /// Lists dead letters, shows one, puts them back into the input, or drops them
     DeadLetters(Box<dead_letters::DeadLetters>),
+
+    /// Exports accounts or CAR files as lines of JSON, without Redis
+    #[command(after_help = export::EXAMPLES)]
+    Export(Box<export::Options>),
 
     /// Checks configuration, Redis, directory and machine, and says what would go wrong
     Check(Box<check::Check>),
@@ -105,6 +110,7 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
         Command::Run(cli) => worker(&cli),
         Command::Status(command) => status::run(*command),
         Command::DeadLetters(command) => dead_letters::run(*command),
+        Command::Export(options) => export::export(&options),
         Command::Check(command) => check::run(&command),
         Command::Completions { shell } => answer(&documents::completions(shell)),
         Command::Man { command } => answer(&documents::man(command.as_deref())?),

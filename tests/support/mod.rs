@@ -19,6 +19,7 @@ pub mod child;
 pub mod cli;
 pub mod crash;
 pub mod events;
+pub mod exporting;
 pub mod fetching;
 pub mod filtered;
 pub mod fixture_server;
