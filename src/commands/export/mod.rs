@@ -40,6 +40,7 @@ use self::worker::{Common, Report, Worker};
 use super::Failure;
 use crate::backfiller::ExitStatus;
 use crate::config::Config;
+use crate::dump::Roster;
 use crate::fetch::host::Host;
 use crate::fetch::resolver::Resolver;
 use crate::handle::{Handles, Way};
@@ -66,7 +67,7 @@ pub(super) fn export(options: &Options) -> Result<ExitStatus, Failure> {
     let opener = options.opener(&list, &config)?;
     let host = options.host(&list)?;
     let way = Way::from_options(&options.handles)?;
-    logging::to_stderr(&config.log);
+    logging::to_stderr(&config.log, config.log_format);
     let output = Output::create(options.output.as_deref(), options.force)?;
     let shutdown = Shutdown::default();
     shutdown
@@ -154,7 +155,7 @@ impl Crew {
         (opener, way, host): (Option<Opener>, Way, Option<Host>),
         turns: &Turns,
     ) -> io::Result<Self> {
-        let (resolver, mut threads) = Resolver::start(config.concurrency)?;
+        let (resolver, mut threads) = Resolver::start(config.concurrency, &Roster::default())?;
         let hosts = Hosts::new(config);
         let shared = Shared {
             config: Arc::clone(config),
