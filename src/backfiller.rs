@@ -21,11 +21,10 @@ use crate::connection::{Link, Patience, Stop};
 use crate::dump::{Dumper, Place, Roster};
 use crate::error::JobError;
 use crate::fetch::resolver::Resolver;
-use crate::hosts::Hosts;
+use crate::http::{Server, Watched};
 use crate::identity::Identities;
 use crate::lines::Lines;
 use crate::logging::say;
-use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::preflight;
 use crate::queue::held::Held;
@@ -84,6 +83,8 @@ enum StartError {
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
     #[error("{0}")]
+    Http(std::io::Error),
+    #[error("{0}")]
     Refused(String),
 }
 
@@ -101,19 +102,28 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
     let signals = roster.place("ctrl-c");
     signals.enter(Phase::Wait);
     let dumper = Dumper::start(config.log_format, &roster)?;
-    let metrics = Arc::new(Metrics::default());
+    let watched = Watched::new(&config, shutdown);
+    // Before Redis is waited for: whoever asks then shall hear what is missing.
+    let server = config
+        .http
+        .map(|address| Server::start(address, &watched, &roster).map_err(StartError::Http))
+        .transpose()?;
+    let metrics = &watched.metrics;
     let mut link = Link::new(&config.redis, shutdown)?;
     place.enter(Phase::Redis);
     let status = match prepare(&mut link, &config, shutdown)? {
         Some(name) => {
             place.enter(Phase::Start);
-            let mut crew = Crew::start(&config, name, shutdown, &metrics, &roster)?;
-            let status = watch(&mut crew, &config, shutdown, &metrics, &place);
+            let mut crew = Crew::start(&watched, name, &roster)?;
+            let status = watch(&mut crew, &config, shutdown, metrics, &place);
             place.enter(Phase::End);
             crew.end(status)
         }
         None => ExitStatus::Done,
     };
+    if let Some(server) = server {
+        server.end();
+    }
     say(Level::Info, module_path!(), "summary", &metrics.fields());
     dumper.end();
     Ok(status)
@@ -187,13 +197,8 @@ enum End {
 }
 
 impl Crew {
-    fn start(
-        config: &Arc<Config>,
-        name: Name,
-        shutdown: &Shutdown,
-        metrics: &Arc<Metrics>,
-        roster: &Roster,
-    ) -> Result<Self, StartError> {
+    fn start(watched: &Watched, name: Name, roster: &Roster) -> Result<Self, StartError> {
+        let (config, metrics, shutdown) = (&watched.config, &watched.metrics, &watched.shutdown);
         let (end, ended) = unbounded();
         let (others, others_ended) = bounded(0);
         let (held, name_lost) = (Arc::new(Held::default()), Arc::new(AtomicBool::new(false)));
@@ -216,13 +221,13 @@ impl Crew {
         let (resolver, mut threads) = Resolver::start(config.concurrency, roster)?;
         let (sender, jobs) = bounded((config.concurrency / WORKERS_PER_JOB).max(1));
         let (give_back, returned) = unbounded();
-        let hosts = Hosts::new(config);
+        let hosts = Arc::clone(&watched.hosts);
         let shared = Shared {
             config: Arc::clone(config),
             identities: Arc::new(Identities::new(config, &resolver, &hosts)),
             hosts,
             metrics: Arc::clone(metrics),
-            memory: Budget::new(config.memory_budget),
+            memory: Arc::clone(&watched.memory),
             said: Said::default(),
             shutdown: shutdown.clone(),
         };
@@ -248,10 +253,12 @@ impl Crew {
             Arc::clone(&held),
             shutdown,
             (Arc::clone(metrics), place.slot()),
+            watched.waiting.clone(),
         )?;
         threads.push(spawn("reader".to_owned(), &end, place, move || {
             reader.run()
         })?);
+        watched.begins_to_work(slots.clone());
         Ok(Crew {
             threads,
             keeper,

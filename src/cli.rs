@@ -93,9 +93,26 @@ pub struct Cli {
     #[command(flatten)]
     pub repos: RepoOptions,
 
+    /// The operator's HTTP server.
+    #[command(flatten)]
+    pub http: HttpOptions,
+
     /// What is logged.
     #[command(flatten)]
     pub logs: LogOptions,
+}
+
+/// Where the operator's HTTP server listens.
+#[derive(Args, Debug, Default, Clone)]
+#[command(next_help_heading = "Metrics and status")]
+pub struct HttpOptions {
+    /// Port of the status page, /metrics, /healthz, /readyz and /status.json; 0 takes a free one and logs it [default: off]
+    #[arg(long, env = "BACKFILLER_METRICS_PORT", value_name = "PORT")]
+    pub metrics_port: Option<String>,
+
+    /// IP address that this port listens on; nobody is asked who he is [default: 127.0.0.1]
+    #[arg(long, env = "BACKFILLER_METRICS_BIND", value_name = "ADDRESS")]
+    pub metrics_bind: Option<String>,
 }
 
 /// Where Redis is, and which of its keys are ours.

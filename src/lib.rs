@@ -25,7 +25,7 @@
 //! [`worker`] reads like this drawing. [`backfiller`] starts and ends the threads, [`queue`] is the input side with the life of a
 //! message and who may write for it, [`hosts`] how much each server may be asked, [`fetch`] and [`identity`] ask, [`repo`] proves,
 //! [`event`] is the wire format, [`sink`] the output side, and [`memory`] what all of them may take.
-//! [`cli`] and [`commands`] are what the one who runs it speaks with.
+//! [`http`] shows all of this while it runs, [`cli`] and [`commands`] are what the one who runs it speaks with.
 
 #![warn(missing_docs)]
 
@@ -44,6 +44,7 @@ pub mod fault;
 pub mod fetch;
 pub mod handle;
 pub mod hosts;
+pub mod http;
 pub mod identity;
 pub mod lines;
 pub mod logging;

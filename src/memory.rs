@@ -26,6 +26,11 @@ impl Budget {
         })
     }
 
+    /// Bytes that may be held.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Bytes that are held.
     pub fn held(&self) -> u64 {
         self.held.load(Relaxed)

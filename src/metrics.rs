@@ -1,8 +1,13 @@
-//! What has been done since the start, counted for the heartbeat and the summary.
+//! What has been done since the start, counted for the heartbeat, the summary and `/metrics`.
+//!
+//! Each number is an atomic that is added to once for a job or a chunk, never for a record, and read when somebody asks.
+
+mod observed;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+pub use self::observed::{Failure, Observed};
 use crate::error::Reason;
 use crate::logging::{Field, rounded};
 
@@ -45,8 +50,14 @@ pub struct Metrics {
     pub repos: Counter,
     /// `create` events written, those that had to be written again included.
     pub records: Counter,
+    /// Events written, of both types, those that had to be written again included.
+    pub events: Counter,
+    /// Chunks written.
+    pub chunks: Counter,
     /// Bytes of CAR read, also of repos that failed.
     pub bytes: Counter,
+    /// Milliseconds that workers have waited for the output, all together.
+    backpressure: Counter,
     /// Repos whose blocks went to a file because memory was short.
     pub spills: Counter,
     /// Records passed over because of R1.
@@ -72,6 +83,9 @@ pub struct Metrics {
     /// Pending entries that somebody else had deleted.
     pub deleted_entries: Counter,
     failures: [Counter; Reason::ALL.len()],
+    dead_letters_by_reason: [Counter; Reason::ALL.len()],
+    /// What is only kept for the operator's HTTP server; `None` where there is none.
+    pub observed: Option<Observed>,
 }
 
 impl Default for Metrics {
@@ -80,7 +94,10 @@ impl Default for Metrics {
             started: Instant::now(),
             repos: Counter::default(),
             records: Counter::default(),
+            events: Counter::default(),
+            chunks: Counter::default(),
             bytes: Counter::default(),
+            backpressure: Counter::default(),
             spills: Counter::default(),
             skipped: Counter::default(),
             filtered: Counter::default(),
@@ -94,19 +111,58 @@ impl Default for Metrics {
             released: Counter::default(),
             deleted_entries: Counter::default(),
             failures: Default::default(),
+            dead_letters_by_reason: Default::default(),
+            observed: None,
         }
     }
 }
 
 impl Metrics {
-    /// A message or a job failed.
-    pub fn failed(&self, reason: Reason) {
+    /// The same; `observed`: also what somebody may ask for.
+    pub fn new(observed: bool) -> Self {
+        Metrics {
+            observed: observed.then(Observed::default),
+            ..Metrics::default()
+        }
+    }
+
+    /// A message or a job failed; how is only asked for where it is remembered.
+    pub fn failed(&self, reason: Reason, how: impl FnOnce() -> Failure) {
         self.failures[reason as usize].add(1);
+        if let Some(observed) = &self.observed {
+            observed.failed(reason, how());
+        }
     }
 
     /// Failures of all reasons.
     pub fn failures(&self) -> u64 {
         self.failures.iter().map(Counter::get).sum()
+    }
+
+    /// Failures of this reason.
+    pub fn failures_of(&self, reason: Reason) -> u64 {
+        self.failures[reason as usize].get()
+    }
+
+    /// A message was copied to the dead letters.
+    pub fn dead_letter(&self, reason: Reason) {
+        self.dead_letters.add(1);
+        self.dead_letters_by_reason[reason as usize].add(1);
+    }
+
+    /// Dead letters of this reason.
+    pub fn dead_letters_of(&self, reason: Reason) -> u64 {
+        self.dead_letters_by_reason[reason as usize].get()
+    }
+
+    /// A worker has waited for the output.
+    pub fn waited_for_output(&self, time: Duration) {
+        self.backpressure.add(time.as_millis() as u64);
+    }
+
+    /// Seconds that workers have waited for the output, all together.
+    pub fn backpressure_seconds(&self) -> f64 {
+        self.backpressure.get() as f64 / 1000.0
     }
 
     /// The summary: each counter under its name, and of the reasons those that occurred.
@@ -145,9 +201,9 @@ mod tests {
     fn the_summary_names_the_reasons_that_occurred() {
         let metrics = Metrics::default();
         metrics.repos.add(3);
-        metrics.failed(Reason::Mst);
-        metrics.failed(Reason::Mst);
-        metrics.failed(Reason::BadMessage);
+        for reason in [Reason::Mst, Reason::Mst, Reason::BadMessage] {
+            metrics.failed(reason, || unreachable!("nobody asks"));
+        }
         let line = text_of(&metrics.fields());
         assert!(
             line.starts_with("repos=3 records=0 bytes=0 seconds="),

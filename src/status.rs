@@ -42,6 +42,8 @@ pub enum Phase {
     Renew,
     /// Looking a host name up.
     Resolve,
+    /// Answering clients of the operator's HTTP server.
+    Serve,
     /// Writing a thread dump.
     Dump,
     /// The thread is gone.
@@ -49,7 +51,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 17] = [
+    const ALL: [Phase; 18] = [
         Phase::Idle,
         Phase::Backpressure,
         Phase::Fetch,
@@ -65,6 +67,7 @@ impl Phase {
         Phase::Claim,
         Phase::Renew,
         Phase::Resolve,
+        Phase::Serve,
         Phase::Dump,
         Phase::Ended,
     ];
@@ -87,6 +90,7 @@ impl Phase {
             Phase::Claim => "claim",
             Phase::Renew => "renew",
             Phase::Resolve => "resolve",
+            Phase::Serve => "serve",
             Phase::Dump => "dump",
             Phase::Ended => "ended",
         }

@@ -195,9 +195,18 @@ impl Worker {
         fault::panic_if_asked(Stage::Fetch, &job.message.did);
         let fetched = self.source.fetch(&job.message, job.learnt.as_ref())?;
         self.slot.enter(Phase::Verify);
+        let proves = Instant::now();
         let mut tree = mst::prove(&mut self.source.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
-        Ok(match write(&mut self.sink, job, &fetched, &mut tree)? {
+        let writes = Instant::now();
+        let written = write(&mut self.sink, job, &fetched, &mut tree)?;
+        if let Some(observed) = &self.shared.metrics.observed {
+            let verified = self.source.proving + writes.duration_since(proves);
+            observed.verify_seconds.observe(verified.as_secs_f64());
+            let wrote = writes.elapsed().as_secs_f64();
+            observed.write_seconds.observe(wrote);
+        }
+        Ok(match written {
             Ok(written) => Ended::Written(fetched.host, fetched.bytes, written),
             Err(standing) => Ended::NotOurs(standing),
         })

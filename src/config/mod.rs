@@ -9,6 +9,7 @@ mod read;
 mod tests;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 use serde_json::Value as Json;
 
 use self::read::{
-    boolean, collections, consumer, contact, decimal, key, log_filter, log_format, millis, number,
-    optional, plc_url, refuse, seconds, spill_dir, text,
+    boolean, collections, consumer, contact, decimal, http, key, log_filter, log_format, millis,
+    number, optional, plc_url, refuse, seconds, spill_dir, text,
 };
 use crate::cli::Cli;
 use crate::collections::Collections;
@@ -107,6 +108,8 @@ pub struct Config {
     pub contact: Option<String>,
     /// How long the drain after the first Ctrl-C may take.
     pub shutdown_timeout: Duration,
+    /// Where the operator's HTTP server listens; `None`: there is none. Port 0 means a free one.
+    pub http: Option<SocketAddr>,
     /// Log filter in env_logger's syntax.
     pub log: String,
     /// For whom the lines of the log are.
@@ -258,6 +261,7 @@ impl Config {
                 60,
                 0,
             )?,
+            http: http(&cli.http.metrics_port, &cli.http.metrics_bind)?,
             log: log_filter(&cli.logs.log)?,
             log_format: log_format(&cli.logs.log_format)?,
         };
@@ -336,6 +340,12 @@ impl Config {
             ("private_hosts", self.allow_private_hosts.into()),
             ("collections", self.collections.to_string().into()),
             ("shutdown_timeout", seconds(self.shutdown_timeout).into()),
+            (
+                "http",
+                self.http
+                    .map_or("off".to_owned(), |address| address.to_string())
+                    .into(),
+            ),
         ]
     }
 }

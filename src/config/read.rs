@@ -2,6 +2,7 @@
 //!
 //! Each function names the variable in what it refuses. An empty value counts as unset. Pinned by `tests/config.rs`.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,6 +205,27 @@ pub(super) fn collections(value: &Option<String>) -> Result<Collections, ConfigE
         );
         refuse("BACKFILLER_COLLECTIONS", value, accepted)
     })
+}
+
+/// Where the operator's HTTP server listens. An address that is not one is refused also where no port is set.
+pub(super) fn http(
+    port: &Option<String>,
+    bind: &Option<String>,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    let address = match text(bind) {
+        None => Ipv4Addr::LOCALHOST.into(),
+        // As it stands in URLs, too.
+        Some(value) => value
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .map_err(|_| {
+                let accepted = "an IP address, for example 127.0.0.1, 0.0.0.0 or ::1";
+                refuse("BACKFILLER_METRICS_BIND", value, accepted)
+            })?,
+    };
+    let port = optional("BACKFILLER_METRICS_PORT", port, 0, u64::from(u16::MAX))?;
+    Ok(port.map(|port| SocketAddr::new(address, port as u16)))
 }
 
 /// It becomes part of a header, so it is held to printable ASCII.

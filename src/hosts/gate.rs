@@ -181,6 +181,16 @@ impl Gate {
         self.closed_until.is_some_and(|until| now < until)
     }
 
+    /// Until when it is closed, if it is.
+    pub fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.closed_until.filter(|until| now < *until)
+    }
+
+    /// Requests in flight.
+    pub fn running(&self) -> usize {
+        self.in_flight + self.from_before
+    }
+
     /// Whether it is closed, or has been, and so many are at it as may try whether it is open again: who knows how long they take.
     pub fn is_shut(&self, now: Instant) -> bool {
         let tried = self.start.is_some_and(|start| self.in_flight >= start);

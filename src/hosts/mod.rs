@@ -81,6 +81,11 @@ impl Key {
         matches!(self.kind, Kind::Directory { .. })
     }
 
+    /// Whether it stands for whichever host the DID document will name.
+    pub fn is_unknown(&self) -> bool {
+        self.kind == Kind::Unknown
+    }
+
     /// Whichever host the DID document will name: its gate is always open.
     pub fn unknown() -> Self {
         Key {
@@ -151,6 +156,15 @@ impl Hosts {
         }
     }
 
+    /// All gates there are now; of each what is to be shown of it must be asked.
+    pub fn all(&self) -> Vec<(Key, HostGate)> {
+        let gates = lock(&self.gates);
+        gates
+            .iter()
+            .map(|(key, gate)| (key.clone(), gate.clone()))
+            .collect()
+    }
+
     /// Ready when something was given back.
     pub fn woken(&self) -> &Receiver<()> {
         &self.wake.receiver
@@ -200,6 +214,12 @@ impl HostGate {
     /// What may be begun now.
     pub fn allowance(&self, now: Instant) -> Allowance {
         lock(&self.state).allowance(now)
+    }
+
+    /// Requests in flight, and until when it is closed, for a cool-down or by its circuit.
+    pub fn look(&self, now: Instant) -> (usize, Option<Instant>) {
+        let state = lock(&self.state);
+        (state.running(), state.closed_until(now))
     }
 
     /// Whether it is closed, for a cool-down or by its circuit.

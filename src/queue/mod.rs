@@ -42,6 +42,7 @@ pub mod progress;
 pub mod reader;
 pub mod retry;
 pub mod scheduler;
+pub mod waiting;
 
 use std::fmt;
 

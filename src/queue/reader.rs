@@ -21,6 +21,7 @@ use super::fence::is_no_group;
 use super::held::{Held, Hold};
 use super::pending::{Pending, Seen};
 use super::scheduler::{Kind, Parked, Scheduler};
+use super::waiting::{Publisher, Waiting};
 use super::{Dispatched, EntryId, Job, Message, Returned, progress};
 use crate::config::Config;
 use crate::connection::{Link, Patience, Stop};
@@ -57,6 +58,7 @@ pub struct Reader {
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
     slot: Arc<Slot>,
+    publisher: Publisher,
     /// Whether new messages are next, and not those that are due again.
     new_is_next: bool,
     /// Whether it was full, and has not had room again since.
@@ -79,6 +81,7 @@ impl Reader {
         held: Arc<Held>,
         shutdown: &Shutdown,
         (metrics, slot): (Arc<Metrics>, Arc<Slot>),
+        waiting: Option<Arc<Waiting>>,
     ) -> redis::RedisResult<Self> {
         Ok(Reader {
             link: Link::new(&config.redis, shutdown)?,
@@ -92,6 +95,7 @@ impl Reader {
             shutdown: shutdown.clone(),
             metrics,
             slot,
+            publisher: Publisher::new(waiting),
             new_is_next: false,
             full: false,
             next_recall: Instant::now(),
@@ -174,6 +178,8 @@ impl Reader {
         let (held, parked) = self.scheduler.counts();
         self.metrics.held.set(held as u64);
         self.metrics.parked.set(parked as u64);
+        let scheduler = &self.scheduler;
+        self.publisher.publish(began, || scheduler.waiting());
         if !busy {
             self.slot.enter(Phase::Wait);
             self.wait(began);

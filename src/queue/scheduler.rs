@@ -192,6 +192,16 @@ impl<J> Scheduler<J> {
         (self.held, self.parked.len())
     }
 
+    /// How many messages wait for each host that has any.
+    pub fn waiting(&self) -> Vec<(Key, usize)> {
+        let waiting = |lane: &Lane<J>| lane.held.len() + lane.parked.len(true);
+        let lanes = self.lanes.iter();
+        lanes
+            .map(|(key, lane)| (key.clone(), waiting(lane)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.held == 0 && self.parked.is_empty()

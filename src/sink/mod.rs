@@ -151,6 +151,7 @@ impl Sink {
                 config.high_water_mark,
                 shutdown,
                 said,
+                Arc::clone(&metrics),
             ),
             config: Arc::clone(config),
             metrics,
@@ -447,8 +448,12 @@ impl Sink {
 
     /// The chunk is executed.
     fn count(&mut self) {
-        self.metrics.records.add(self.sent.events.creates as u64);
-        self.slot.add_records(self.sent.events.creates as u64);
+        let creates = self.sent.events.creates as u64;
+        self.metrics.records.add(creates);
+        // Each chunk is ended by a `repo` event.
+        self.metrics.events.add(creates + 1);
+        self.metrics.chunks.add(1);
+        self.slot.add_records(creates);
         self.sent.clear();
     }
 

@@ -15,6 +15,7 @@ use redis::RedisError;
 use crate::connection::{Link, Patience, Stop};
 use crate::error::JobError;
 use crate::logging::rounded;
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 /// How often the length of a full output is looked at.
@@ -55,6 +56,7 @@ pub struct Room {
     high_water_mark: u64,
     shutdown: Shutdown,
     said: Said,
+    metrics: Arc<Metrics>,
     /// The length as last heard, and when.
     length: Option<(u64, Instant)>,
     /// How long the next refused chunk is waited for.
@@ -63,12 +65,19 @@ pub struct Room {
 
 impl Room {
     /// For this stream and this mark, in entries.
-    pub fn new(output: &str, high_water_mark: u64, shutdown: &Shutdown, said: Said) -> Self {
+    pub fn new(
+        output: &str,
+        high_water_mark: u64,
+        shutdown: &Shutdown,
+        said: Said,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Room {
             output: output.as_bytes().to_vec(),
             high_water_mark,
             shutdown: shutdown.clone(),
             said,
+            metrics,
             length: None,
             pause: POLL,
         }
@@ -80,6 +89,7 @@ impl Room {
             log::warn!("~error":% = error; "Redis cannot be used: {error}; waiting for it");
         }
         thread::sleep(self.pause);
+        self.metrics.waited_for_output(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
@@ -115,6 +125,7 @@ impl Room {
                 Err(Stop::Error(e)) => return Err(super::refused("XLEN", &e)),
             };
             self.heard(Some(length));
+            let waits = Instant::now();
             if length < self.high_water_mark {
                 if announced {
                     let seconds = began.elapsed().as_secs_f64();
@@ -133,13 +144,17 @@ impl Room {
                 );
                 announced = true;
             }
-            match patience {
-                Patience::UntilShutdown => {
-                    if self.shutdown.sleep(POLL) {
-                        return Ok(false);
-                    }
+            let ends = match patience {
+                Patience::UntilShutdown => self.shutdown.sleep(POLL),
+                Patience::UntilDone => {
+                    thread::sleep(POLL);
+                    false
                 }
-                Patience::UntilDone => thread::sleep(POLL),
+            };
+            // As it passes, so that a long wait is seen while it lasts.
+            self.metrics.waited_for_output(waits.elapsed());
+            if ends {
+                return Ok(false);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::error::{Class, JobError, Reason};
 use crate::event::unix_millis;
 use crate::fetch::host::Host;
 use crate::hosts::Busy;
+use crate::metrics::Failure;
 use crate::queue::fence::{Executed, Standing};
 use crate::queue::retry::{self, Verdict};
 use crate::queue::{Job, Returned, said_deleted};
@@ -57,7 +58,7 @@ impl Worker {
                 }
             }
             Verdict::DeadLetter { reason, attempts } => {
-                metrics.dead_letters.add(1);
+                metrics.dead_letter(reason);
                 let (did, id) = (&job.message.did, &job.id);
                 log::warn!(
                     did = did, id = id, reason = reason.code(), attempts = attempts, error:% = error;
@@ -73,7 +74,14 @@ impl Worker {
         let (level, what) = if error.class() == Class::Deferred {
             (log::Level::Info, "deferred")
         } else {
-            self.shared.metrics.failed(error.reason);
+            self.shared.metrics.failed(error.reason, || Failure {
+                at: SystemTime::now(),
+                did: job.message.did.clone(),
+                host: host.to_owned(),
+                id: job.id.clone(),
+                attempt,
+                error: error.text.clone(),
+            });
             (log::Level::Warn, "failed")
         };
         let (did, id) = (&job.message.did, &job.id);

@@ -6,7 +6,7 @@
 //! `tests/fairness.rs`.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use crate::error::{JobError, Reason};
@@ -44,6 +44,8 @@ pub(crate) struct Source {
     pub began: Instant,
     /// When its downloads must be done.
     deadline: Instant,
+    /// How long it took to verify the signature.
+    pub proving: Duration,
     /// The commit of the present job, as soon as a CAR has named it.
     pub commit: Option<String>,
 }
@@ -57,6 +59,7 @@ impl Source {
             buffer: Vec::new(),
             began: Instant::now(),
             deadline: Instant::now(),
+            proving: Duration::ZERO,
             commit: None,
             permits: Permits::default(),
             slot: Arc::clone(slot),
@@ -138,6 +141,7 @@ impl Source {
     fn fetch_from(&mut self, source: &mut Learnt, message: &Message) -> Result<Fetched, Stopped> {
         let did = &message.did;
         self.slot.enter(Phase::Fetch);
+        let asked_at = Instant::now();
         self.blocks.clear();
         let gate = self.shared.hosts.gate(&source.host.key());
         let Some(permit) = self.permits.take(&gate) else {
@@ -166,6 +170,12 @@ impl Source {
         // The host is free for the next one; what follows is our own work.
         drop(download);
         let root = read?;
+        if let Some(observed) = &self.shared.metrics.observed {
+            observed
+                .fetch_seconds
+                .observe(asked_at.elapsed().as_secs_f64());
+            observed.repo_bytes.observe(bytes as f64);
+        }
 
         let block = commit_block(&mut self.blocks, &root, &mut self.buffer)?;
         let commit = Commit::read(block, did, SystemTime::now())?;
@@ -191,7 +201,10 @@ impl Source {
         self.slot.enter(Phase::Identity);
         let known = self.resolve(did)?;
         self.slot.enter(Phase::Verify);
-        if commit.verify(&known.signing_key).is_ok() {
+        let began = Instant::now();
+        let fits = commit.verify(&known.signing_key).is_ok();
+        self.proving = began.elapsed();
+        if fits {
             return Ok(());
         }
         self.slot.enter(Phase::Identity);

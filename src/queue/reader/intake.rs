@@ -16,6 +16,7 @@ use super::{Reader, job, parse};
 use crate::connection::{Patience, Stop};
 use crate::error::JobError;
 use crate::event::unix_millis;
+use crate::metrics::Failure;
 
 /// How long XREADGROUP waits for new messages: bounds how long the reader takes to see the shutdown.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -241,8 +242,15 @@ impl Reader {
                     id = id, reason = reason.code(), attempts = attempt, error:% = error;
                     "dead letter"
                 );
-                self.metrics.failed(reason);
-                self.metrics.dead_letters.add(1);
+                self.metrics.failed(reason, || Failure {
+                    at: SystemTime::now(),
+                    did: String::new(),
+                    host: String::new(),
+                    id: id.clone(),
+                    attempt,
+                    error: error.text.clone(),
+                });
+                self.metrics.dead_letter(reason);
             }
             Standing::Deleted => said_deleted(&self.metrics, id),
             _ => {

@@ -1,0 +1,207 @@
+//! What Redis knows: the lengths of the streams, the pending list and the last dead letters, asked for once a second by one thread
+//! with a connection of its own.
+//!
+//! Requests are answered by what it heard last, so a Redis that hangs keeps nobody waiting, and however many ask here, Redis is asked
+//! once. The letters, which may be long, are read again only where their number has changed, or now and then. Pinned by
+//! `tests/status_json.rs`.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use redis::RedisResult;
+use redis::streams::{StreamId, StreamRangeReply};
+
+use super::Watched;
+use crate::connection::Link;
+use crate::queue::fence::is_no_group;
+use crate::status::{Phase, Slot};
+
+/// How often Redis is asked.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long it may take to answer.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Dead letters that are shown.
+const LETTERS: usize = 10;
+/// How often they are read though there are as many as before: some may have come for others that went.
+const LETTERS_AGAIN: Duration = Duration::from_secs(15);
+/// Characters of a letter's text that are kept: all that this program writes.
+const MOST_TEXT: usize = 500;
+/// A message that is longer than this is not looked into for its DID.
+const MOST_MESSAGE: usize = 64 << 10;
+
+/// What was heard last.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// When Redis answered last, if ever.
+    answered: Option<Instant>,
+    /// Why it has not answered since.
+    pub error: Option<String>,
+    last: Lengths,
+    /// The last dead letters, newest first.
+    pub letters: Arc<Vec<Letter>>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lengths {
+    /// Entries in the input stream.
+    pub queue: u64,
+    /// Messages that are pending in the group; `None`: there is no group.
+    pub pending: Option<u64>,
+    /// Entries in the output stream.
+    pub output: u64,
+    /// Dead letters.
+    pub letters: u64,
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The id of its entry.
+    pub id: String,
+    /// The account, where its message says one.
+    pub did: Option<String>,
+    /// Why it is dead, as a code.
+    pub reason: String,
+    /// Why it is dead, in words.
+    pub error: String,
+    /// How often it was tried.
+    pub attempts: u64,
+    /// When it was written.
+    pub time: String,
+}
+
+impl Sample {
+    /// Whether Redis has answered when it was asked last.
+    pub fn is_connected(&self) -> bool {
+        self.answered.is_some() && self.error.is_none()
+    }
+
+    /// How old the last answer is.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.answered.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// What there is, where that is known now.
+    pub fn lengths(&self) -> Option<&Lengths> {
+        self.is_connected().then_some(&self.last)
+    }
+}
+
+/// Asks Redis; lives on its own thread.
+pub struct Sampler {
+    watched: Arc<Watched>,
+    link: Link,
+    sample: Sample,
+    /// When the letters were read last.
+    read: Option<Instant>,
+}
+
+impl Sampler {
+    /// Connects when it first asks.
+    ///
+    /// # Errors
+    /// When the address of Redis cannot be used at all.
+    pub fn new(watched: &Arc<Watched>) -> RedisResult<Self> {
+        let link = Link::new(&watched.config.redis, &watched.shutdown)?;
+        Ok(Sampler {
+            link: link.with_reply_timeout(REPLY_TIMEOUT),
+            watched: Arc::clone(watched),
+            sample: Sample::default(),
+            read: None,
+        })
+    }
+
+    /// Asks until it is told to end.
+    pub fn run(mut self, end: &Receiver<Infallible>, slot: &Slot) {
+        loop {
+            slot.enter(Phase::Redis);
+            match self.ask() {
+                Ok(()) => {
+                    self.sample.answered = Some(Instant::now());
+                    self.sample.error = None;
+                }
+                Err(e) => self.sample.error = Some(cut(&e.to_string())),
+            }
+            self.watched.set_sample(self.sample.clone());
+            slot.enter(Phase::Wait);
+            if end.recv_timeout(EVERY) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+
+    fn ask(&mut self) -> RedisResult<()> {
+        let config = Arc::clone(&self.watched.config);
+        let lengths = Lengths {
+            queue: self.length(&config.backfill_stream)?,
+            pending: self.pending(&config.backfill_stream, &config.group)?,
+            output: self.length(&config.firehose_stream)?,
+            letters: self.length(&config.dlq_stream)?,
+        };
+        let is_known = lengths.letters == self.sample.last.letters
+            && self.read.is_some_and(|at| at.elapsed() < LETTERS_AGAIN);
+        if !is_known {
+            let mut read = redis::cmd("XREVRANGE");
+            read.arg(&config.dlq_stream).arg("+").arg("-");
+            let page: StreamRangeReply = self.link.query(read.arg("COUNT").arg(LETTERS))?;
+            self.sample.letters = Arc::new(page.ids.into_iter().map(letter).collect());
+            self.read = Some(Instant::now());
+        }
+        self.sample.last = lengths;
+        Ok(())
+    }
+
+    fn length(&mut self, stream: &str) -> RedisResult<u64> {
+        self.link.query(redis::cmd("XLEN").arg(stream))
+    }
+
+    fn pending(&mut self, stream: &str, group: &str) -> RedisResult<Option<u64>> {
+        type Summary = (u64, redis::Value, redis::Value, redis::Value);
+        let summary: RedisResult<Summary> = self
+            .link
+            .query(redis::cmd("XPENDING").arg(stream).arg(group));
+        match summary {
+            Ok((pending, ..)) => Ok(Some(pending)),
+            Err(e) if is_no_group(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn letter(entry: StreamId) -> Letter {
+    let text = |name: &str| entry.map.get(name).map(bytes).unwrap_or_default();
+    let line = |name| cut(&String::from_utf8_lossy(text(name)));
+    Letter {
+        did: did_of(text("repo")),
+        reason: line("reason"),
+        error: line("error"),
+        attempts: line("attempts").parse().unwrap_or_default(),
+        time: line("time"),
+        id: entry.id.clone(),
+    }
+}
+
+fn bytes(value: &redis::Value) -> &[u8] {
+    match value {
+        redis::Value::BulkString(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+/// The DID that a message names.
+fn did_of(message: &[u8]) -> Option<String> {
+    if message.len() > MOST_MESSAGE {
+        return None;
+    }
+    let message: HashMap<String, serde_json::Value> = serde_json::from_slice(message).ok()?;
+    Some(cut(message.get("did")?.as_str()?))
+}
+
+/// The beginning of a text.
+fn cut(text: &str) -> String {
+    text.chars().take(MOST_TEXT).collect()
+}
