@@ -7,7 +7,7 @@ use support::fixture_server::FixtureServer;
 use support::redis_server::RedisServer;
 
 /// Variable, a value that is not accepted, and a word of what is.
-const BAD: [(&str, &str, &str); 59] = [
+const BAD: [(&str, &str, &str); 66] = [
     (URL, "localhost:6379", "redis://"),
     (URL, "http://localhost:6379", "redis://"),
     (URL, "redis://localhost:99999", "redis://"),
@@ -77,12 +77,21 @@ const BAD: [(&str, &str, &str); 59] = [
     ("BACKFILLER_CONTACT", "ü@example.com", "printable ASCII"),
     ("BACKFILLER_SHUTDOWN_TIMEOUT_SECS", "-5", "from 0 to"),
     ("BACKFILLER_SHUTDOWN_TIMEOUT_SECS", "1m", "from 0 to"),
+    (PORT, "65536", "from 0 to 65535"),
+    (PORT, "-1", "from 0 to 65535"),
+    (PORT, "http", "from 0 to 65535"),
+    (BIND, "localhost", "an IP address"),
+    (BIND, "127.0.0.1:80", "an IP address"),
+    (BIND, "[127.0.0.1", "an IP address"),
+    (BIND, "::1\n::2", "an IP address"),
     ("RUST_LOG", "backfiller=loud", "info"),
     ("BACKFILLER_LOG_FORMAT", "logfmt", "text or json"),
 ];
 
 const URL: &str = "REDIS_URL";
 const MARK: &str = "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK";
+const PORT: &str = "BACKFILLER_METRICS_PORT";
+const BIND: &str = "BACKFILLER_METRICS_BIND";
 const BUDGET: &str = "BACKFILLER_MEMORY_BUDGET_MB";
 const COLLECTIONS: &str = "BACKFILLER_COLLECTIONS";
 const DEFERRED: &str = "BACKFILLER_MAX_DEFERRED_SECS";
@@ -235,6 +244,8 @@ fn a_flag_wins_over_its_variable() {
         .env("BACKFILLER_PLC_RPS", "no number")
         .env(DEFERRED, "no number")
         .env(COLLECTIONS, "no list")
+        .env(PORT, "no number")
+        .env(BIND, "no address")
         .arg("--consumer=of-the-flag")
         .arg("--concurrency")
         .arg("3")
@@ -245,6 +256,8 @@ fn a_flag_wins_over_its_variable() {
         .arg("--plc-rps=400")
         .arg("--collections=com.example.* , app.bsky.feed.post")
         .arg("--max-deferred-secs=3600")
+        .arg("--metrics-port=0")
+        .arg("--metrics-bind=[::]")
         .arg(format!("--spill-dir={folder}"))
         .start();
     let line = backfiller.wait_for_line(|line| line.contains("[main] redis="));
@@ -260,6 +273,7 @@ fn a_flag_wins_over_its_variable() {
         " plc_rps=400 ",
         " collections=app.bsky.feed.post,com.example.* ",
         " max_deferred=3600s ",
+        " http=[::]:0",
     ] {
         assert!(line.contains(part), "{part}: {line}");
     }

@@ -8,9 +8,10 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::backfiller::Backfiller;
+use support::backfiller::{Backfiller, Builder};
 use support::events::{enqueue, take_events, wait_until_drained};
 use support::fixture_server::{Fault, FixtureServer, served};
+use support::ops::{self, Ops};
 use support::redis_server::RedisServer;
 use support::wait::{eventually, within};
 
@@ -206,10 +207,26 @@ fn log_lines_carry_the_name_of_their_thread() {
 
 #[test]
 fn an_idle_process_costs_nothing() {
+    costs_nothing(|program| program);
+}
+
+/// With a server for the operator that nobody asks, Redis is asked once a second.
+#[test]
+fn an_idle_process_that_can_be_watched_costs_next_to_nothing() {
+    let backfiller = costs_nothing(ops::watched);
+    let names = thread_names(&backfiller);
+    for name in ["http", "sampler"] {
+        assert!(names.iter().any(|of| of == name), "{name}: {names:?}");
+    }
+    assert_eq!(Ops::of(&backfiller).get("/healthz").status, 200);
+}
+
+/// Runs a repo, and then nothing for three seconds.
+fn costs_nothing(with: impl FnOnce(Builder) -> Builder) -> Backfiller {
     let redis = RedisServer::start();
     let server = FixtureServer::start();
     let mut connection = redis.connection();
-    let backfiller = Backfiller::builder(&redis, &server).start();
+    let backfiller = with(Backfiller::builder(&redis, &server)).start();
     let repo = served(&server, 1, 600);
     enqueue(&mut connection, &repo.did, Some(&server.url()));
     wait_until_drained(&mut connection);
@@ -223,6 +240,7 @@ fn an_idle_process_costs_nothing() {
     let used = ticks(&backfiller) - before;
     println!("idle for 3 s: {used} ticks");
     assert!(used <= 5, "{used} ticks of 10 ms in 3 s");
+    backfiller
 }
 
 #[test]

@@ -216,8 +216,9 @@ pub(super) fn http(
         None => Ipv4Addr::LOCALHOST.into(),
         // As it stands in URLs, too.
         Some(value) => value
-            .trim_start_matches('[')
-            .trim_end_matches(']')
+            .strip_prefix('[')
+            .and_then(|value| value.strip_suffix(']'))
+            .unwrap_or(value)
             .parse::<IpAddr>()
             .map_err(|_| {
                 let accepted = "an IP address, for example 127.0.0.1, 0.0.0.0 or ::1";

@@ -5,42 +5,26 @@
 //! the number of series never changes while the process runs, but for what Redis knows, which is left out while it is away.
 //! Pinned by `tests/metrics.rs`.
 
+mod classes;
+mod out;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::prometheus_text::{self, CONTENT_TYPE};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use self::classes::{FETCH, PARSE, VERIFICATION};
+use self::out::Out;
 use super::Watched;
 use super::answer::Answer;
 use super::hosts::HostsView;
 use super::process;
 use crate::error::Reason;
 use crate::metrics::Metrics;
-
-/// Failures on the way to a repo's bytes: `car_fetch_errors`.
-pub const FETCH: [Reason; 4] = [
-    Reason::Network,
-    Reason::HttpStatus,
-    Reason::RepoGone,
-    Reason::TooLarge,
-];
-/// Bytes that are no CAR, or of which a block is not what it is called: `car_parse_errors`.
-pub const PARSE: [Reason; 1] = [Reason::Car];
-/// CARs that are not what the owner of the account signed, or of which that cannot be said: `verification_errors`.
-pub const VERIFICATION: [Reason; 6] = [
-    Reason::Identity,
-    Reason::Incomplete,
-    Reason::Mst,
-    Reason::Commit,
-    Reason::DidMismatch,
-    Reason::Signature,
-];
 
 /// The answer to `/metrics`.
 pub fn answer(watched: &Arc<Watched>, hosts: &HostsView) -> Answer {
@@ -314,70 +298,4 @@ impl Exposition {
             resident,
         )
     }
-}
-
-/// Writes metrics with the prefix of this program. The library appends `_total` to counters.
-struct Out<'e>(DescriptorEncoder<'e>);
-
-impl Out<'_> {
-    fn begin<'s>(
-        &'s mut self,
-        name: &'s str,
-        help: &str,
-        kind: MetricType,
-    ) -> Result<MetricEncoder<'s>, fmt::Error> {
-        self.0.encode_descriptor(name, help, None, kind)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let name = named(name);
-        let mut metric = self.begin(&name, help, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let name = named(name);
-        let mut metric = self.begin(&name, help, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    /// All reasons, also those that have not occurred: a series that is not there cannot be seen to grow.
-    fn by_reason(&mut self, name: &str, help: &str, count: impl Fn(Reason) -> u64) -> fmt::Result {
-        let name = named(name);
-        let mut metric = self.begin(&name, help, MetricType::Counter)?;
-        for reason in Reason::ALL {
-            let labels = [("reason", reason.code())];
-            let mut series = metric.encode_family(&labels)?;
-            series.encode_counter::<NoLabelSet, _, f64>(&count(reason), None)?;
-        }
-        Ok(())
-    }
-
-    /// `None` is not known now: there is no sample.
-    fn gauge(&mut self, name: &str, help: &str, value: Option<u64>) -> fmt::Result {
-        self.foreign(&named(name), help, value.map(|value| value as f64))
-    }
-
-    /// The same under a name that all programs have.
-    fn foreign(&mut self, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
-        let mut metric = self.begin(name, help, MetricType::Gauge)?;
-        value.map_or(Ok(()), |value| metric.encode_gauge(&value))
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
-        let name = named(name);
-        let metric = self.begin(&name, help, MetricType::Histogram)?;
-        histogram.encode(metric)
-    }
-
-    fn build_info(&mut self) -> fmt::Result {
-        let name = named("build_info");
-        let mut metric = self.begin(&name, "The version of the program", MetricType::Gauge)?;
-        let labels = [("version", env!("CARGO_PKG_VERSION"))];
-        metric.encode_family(&labels)?.encode_gauge(&1u64)
-    }
-}
-
-fn named(name: &str) -> String {
-    format!("backfiller_{name}")
 }

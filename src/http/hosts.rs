@@ -55,6 +55,29 @@ impl HostsSeen {
     }
 }
 
+impl HostView {
+    /// The most waiting first; of those for which none waits, those that are closed.
+    fn place(&self) -> impl Ord + use<> {
+        let closed = self.closed_until.is_some();
+        (
+            Reverse(self.waiting),
+            Reverse(closed),
+            Reverse(self.running),
+        )
+    }
+}
+
+/// A host's name has a port, so these two are nobody's.
+fn name(key: &Key) -> String {
+    if key.is_directory() {
+        "directory".to_owned()
+    } else if key.is_unknown() {
+        "unknown".to_owned()
+    } else {
+        key.to_string()
+    }
+}
+
 fn look(watched: &Watched, now: Instant) -> HostsView {
     let waiting = watched.waiting.as_ref().map(|waiting| waiting.get());
     let waiting: HashMap<&Key, usize> = waiting
@@ -80,39 +103,18 @@ fn look(watched: &Watched, now: Instant) -> HostsView {
         let closed = usize::from(view.closed_until.is_some());
         (total + 1, cooling + closed)
     });
-    let order = |(_, view): &(Key, HostView)| {
-        let closed = view.closed_until.is_some();
-        (
-            Reverse(view.waiting),
-            Reverse(closed),
-            Reverse(view.running),
-        )
-    };
     if hosts.len() > SHOWN {
-        hosts.select_nth_unstable_by_key(SHOWN - 1, order);
+        hosts.select_nth_unstable_by_key(SHOWN - 1, |(_, view)| view.place());
         hosts.truncate(SHOWN);
     }
     let named = hosts.into_iter().map(|(key, view)| HostView {
-        name: if key.is_directory() {
-            "directory".to_owned()
-        } else if key.is_unknown() {
-            "unknown".to_owned()
-        } else {
-            key.to_string()
-        },
+        name: name(&key),
         ..view
     });
     let mut shown: Vec<_> = named.collect();
     shown.sort_by(|a, b| {
-        let order = |view: &HostView| {
-            let closed = view.closed_until.is_some();
-            (
-                Reverse(view.waiting),
-                Reverse(closed),
-                Reverse(view.running),
-            )
-        };
-        order(a).cmp(&order(b)).then_with(|| a.name.cmp(&b.name))
+        let (of_a, of_b) = ((a.place(), &a.name), (b.place(), &b.name));
+        of_a.cmp(&of_b)
     });
     HostsView {
         total,

@@ -13,7 +13,7 @@
 //! the process waits for nobody. Each connection is for one request.
 //!
 //! It begins before Redis is waited for and ends after all threads that work, so it answers through the drain as well. Pinned by
-//! `tests/http.rs`, `tests/metrics.rs` and `tests/status_json.rs`.
+//! `tests/http.rs`, `tests/http_clients.rs`, `tests/metrics.rs` and `tests/status_json.rs`.
 
 mod answer;
 mod connection;

@@ -68,7 +68,7 @@ fn status(watched: &Watched, history: &History, hosts: &HostsView, now: Instant)
             "step_seconds": STEP.as_secs(),
             "points": history.points().map(point).collect::<Vec<_>>(),
         },
-        "workers": slots.map(|(n, slot)| worker(n, slot, now)).collect::<Vec<_>>(),
+        "workers": slots.map(|(n, slot)| worker(n, slot)).collect::<Vec<_>>(),
         "hosts": {
             "total": hosts.total,
             "cooling": hosts.cooling,
@@ -119,7 +119,7 @@ fn point(point: &Point) -> Value {
     })
 }
 
-fn worker(number: usize, slot: &Slot, now: Instant) -> Value {
+fn worker(number: usize, slot: &Slot) -> Value {
     let name = format!("worker-{number}");
     let Some(view) = slot.view() else {
         return json!({
@@ -127,6 +127,8 @@ fn worker(number: usize, slot: &Slot, now: Instant) -> Value {
             "phase_seconds": 0.0, "job_seconds": 0.0,
         });
     };
+    // The time in the phase is counted in whole milliseconds.
+    let time = view.since.elapsed();
     json!({
         "name": name,
         "phase": view.phase.name(),
@@ -135,8 +137,8 @@ fn worker(number: usize, slot: &Slot, now: Instant) -> Value {
         "host": known(&view.host),
         "bytes": view.bytes,
         "records": view.records,
-        "phase_seconds": seconds(view.in_phase),
-        "job_seconds": seconds(now.saturating_duration_since(view.since)),
+        "phase_seconds": seconds(view.in_phase.min(time)),
+        "job_seconds": seconds(time),
     })
 }
 

@@ -30,6 +30,7 @@ pub mod hostile;
 pub mod identities;
 pub mod instances;
 pub mod monitor;
+pub mod ops;
 pub mod page;
 pub mod proxy;
 pub mod redis_server;
