@@ -96,7 +96,7 @@ fn five_hundred_slow_clients_keep_nobody_waiting() {
 fn clients_that_do_not_read_keep_nobody_waiting() {
     let (redis, server) = servers();
     let backfiller = program(&redis, &server)
-        .env("BACKFILLER_CONCURRENCY", "64")
+        .env("BACKFILLER_CONCURRENCY", "512")
         .start();
     let ops = Ops::of(&backfiller);
     let request = format!("GET /status.json HTTP/1.1\r\nHost: {}\r\n\r\n", ops.0);
