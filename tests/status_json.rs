@@ -114,11 +114,15 @@ fn a_worker_shows_what_it_is_at() {
         same["phase_seconds"].as_f64() > Some(seconds("phase_seconds") + 0.1)
     });
     let host = stage.server.host();
-    let status = when(ops, "its host is shown", |status| {
-        let mut hosts = status["hosts"]["shown"].as_array().unwrap().iter();
-        hosts.any(|shown| shown["host"] == host && shown["running"] == 1)
-    });
-    assert_eq!(status["queue"]["pending"], 1);
+    when(
+        ops,
+        "its host is shown, and its message pending",
+        |status| {
+            let mut hosts = status["hosts"]["shown"].as_array().unwrap().iter();
+            status["queue"]["pending"] == 1
+                && hosts.any(|shown| shown["host"] == host && shown["running"] == 1)
+        },
+    );
     stage.server.release(&repo.did);
     wait_until_drained(&mut stage.connection);
     let events = stream_len(&mut stage.connection, OUTPUT) as u64;
