@@ -43,7 +43,7 @@ const BAD: [(&str, &str, &str); 66] = [
     (HOST_RPS, "10\n20", RATE),
     ("BACKFILLER_PLC_URL", "plc.directory", "https://"),
     ("BACKFILLER_PLC_URL", "ftp://plc.directory", "https://"),
-    ("BACKFILLER_PLC_URL", "https://plc.directory?a=b", "query"),
+    ("BACKFILLER_PLC_URL", "https://plc.directory?db=1", "query"),
     ("BACKFILLER_PLC_URL", "plc\ndirectory", "https://"),
     ("BACKFILLER_HTTP_TIMEOUT_SECS", "0", "from 1 to 86400"),
     ("BACKFILLER_HTTP_TIMEOUT_SECS", "1.5", "from 1 to 86400"),
