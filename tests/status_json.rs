@@ -52,7 +52,8 @@ fn an_idle_program_has_all_keys_and_nothing_in_them() {
         .start();
     let ops = Ops::of(&backfiller);
     let mut status = when(ops, "Redis has answered", |status| {
-        connected(status) && status["hosts"]["total"] == 1
+        let workers = status["workers"].as_array().unwrap().len();
+        connected(status) && status["hosts"]["total"] == 1 && workers == 2
     });
     let (now, started) = (millis(&status["now_ms"]), millis(&status["started_ms"]));
     assert!(started <= now);
