@@ -3,7 +3,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -16,6 +16,7 @@ use support::events::{
     DEAD_LETTERS, INPUT, dead_letters, enqueue_raw, read_stream, stream_len, wait_until_drained,
 };
 use support::fixture_server::FixtureServer;
+use support::proxy::{Action, Proxy};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
 
@@ -347,7 +348,7 @@ fn two_who_requeue_at_once_enqueue_each_letter_once() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("it starts")
     };
-    let both = [start(&["--all"]), start(&["--all", "--newest", "--json"])];
+    let both = [start(&["--all"]), start(&["--all", "--json"])];
     // What the worker adds meanwhile refuses their transactions, and is not theirs.
     for n in 0..200 {
         let fields = [("repo", did(LETTERS + n)), ("reason", "car".to_owned())];
@@ -368,6 +369,81 @@ fn two_who_requeue_at_once_enqueue_each_letter_once() {
     assert!(left.is_disjoint(&distinct));
     assert_eq!(values.len() + left.len(), LETTERS + 200, "none lost");
     assert!((0..LETTERS).all(|n| distinct.contains(&did(n))));
+}
+
+/// A requeue whose connection goes through this proxy.
+fn through(redis: &RedisServer, proxy: &Proxy) -> Child {
+    let mut requeue = command(redis, &[COMMAND, "requeue", "--all"]);
+    requeue
+        .env("REDIS_URL", proxy.url())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    support::child::spawn(requeue).expect("it starts")
+}
+
+#[test]
+fn what_another_one_has_requeued_or_dropped_meanwhile_is_not_requeued() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    for (n, (other, messages)) in [
+        (&["requeue", "--all"][..], 3),
+        (&["requeue", "--reason", "network"], 3),
+        (&["drop", "--all", "--yes"], 0),
+        (&["drop", "--reason", "network", "--yes"], 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let () = redis::cmd("FLUSHALL").query(&mut connection).unwrap();
+        ours(&mut connection, 1, "network");
+        ours(&mut connection, 2, "car");
+        ours(&mut connection, 3, "network");
+        let proxy = Proxy::start(redis.port());
+        let exec = proxy.once(Action::Delay, |_| true);
+        let first = through(&redis, &proxy);
+        exec.wait(1);
+        // It has seen all three, and its transaction is on its way.
+        run(&redis, &[&[COMMAND], other].concat()).ok();
+        exec.release();
+        Answer::from(first.wait_with_output().unwrap()).ok();
+        let values = requeued(&mut connection);
+        let distinct: BTreeSet<_> = values.iter().collect();
+        assert_eq!(
+            (values.len(), distinct.len()),
+            (messages, messages),
+            "{n}: {other:?}"
+        );
+        assert_eq!(
+            stream_len(&mut connection, DEAD_LETTERS),
+            0,
+            "{n}: {other:?}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_around_the_transaction_loses_and_repeats_nothing() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    for (action, done) in [(Action::CutBefore, 0), (Action::CutAfter, 3)] {
+        let () = redis::cmd("FLUSHALL").query(&mut connection).unwrap();
+        (1..=3).for_each(|n| _ = ours(&mut connection, n, "network"));
+        let proxy = Proxy::start(redis.port());
+        let _exec = proxy.once(action, |_| true);
+        let cut = Answer::from(through(&redis, &proxy).wait_with_output().unwrap());
+        let text = cut.refusal(1);
+        assert!(text.contains("requeued 0 before that"), "{text}");
+        assert_eq!(stream_len(&mut connection, INPUT), done, "{action:?}");
+        assert_eq!(
+            stream_len(&mut connection, DEAD_LETTERS),
+            3 - done,
+            "{action:?}"
+        );
+        run(&redis, &[COMMAND, "requeue", "--all"]).ok();
+        let values = requeued(&mut connection);
+        let distinct: BTreeSet<_> = values.iter().collect();
+        assert_eq!((values.len(), distinct.len()), (3, 3), "{action:?}");
+    }
 }
 
 #[test]

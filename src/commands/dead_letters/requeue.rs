@@ -68,7 +68,7 @@ pub(super) fn run(
                 };
                 let done = count(done.total);
                 return Err(Failure::Failed(format!(
-                    "{why} (requeued {done} before that; all others are still dead letters)"
+                    "{why} (requeued {done} before that; what `list` shows is still to be done)"
                 )));
             }
         }
