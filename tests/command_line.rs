@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use support::backfiller::binary;
 
 /// The commands, in the order of `--help`.
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "run",
+    "enqueue",
     "status",
     "dead-letters",
     "export",

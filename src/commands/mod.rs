@@ -8,6 +8,7 @@
 mod check;
 mod dead_letters;
 mod documents;
+mod enqueue;
 mod export;
 mod server;
 mod status;
@@ -29,6 +30,9 @@ use crate::shutdown::Shutdown;
 pub enum Command {
     /// Runs the worker, as without a command
     Run(Box<Cli>),
+
+    /// Adds accounts to the input: DIDs or handles, from arguments, a file or standard input, or all that a host lists
+    Enqueue(Box<enqueue::Enqueue>),
 
     /// Shows queue, output, dead letters and consumers, and the rate
     Status(Box<status::Status>),
@@ -108,6 +112,7 @@ impl From<ConfigError> for Failure {
 pub fn run(command: Command) -> Result<ExitStatus, Failure> {
     match command {
         Command::Run(cli) => worker(&cli),
+        Command::Enqueue(options) => enqueue::run(&options),
         Command::Status(command) => status::run(*command),
         Command::DeadLetters(command) => dead_letters::run(*command),
         Command::Export(options) => export::export(&options),

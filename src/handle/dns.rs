@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use hickory_resolver::config::{NameServerConfigGroup, ResolverConfig};
 use hickory_resolver::name_server::TokioConnectionProvider;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
 use hickory_resolver::{Name, TokioResolver};
 
 use crate::block_on::Io;
@@ -42,6 +44,8 @@ impl Dns {
             let options = builder.options_mut();
             options.timeout = TIMEOUT;
             options.attempts = ATTEMPTS;
+            // Records of some names do not fit into the 512 bytes of old.
+            options.edns0 = true;
             builder.build()
         });
         Dns {
@@ -66,8 +70,16 @@ impl Dns {
         let answer = self.io.block_on(asked);
         match answer.map_err(|e| format!("the thread io cannot be started: {e}"))? {
             Err(_) => Err(format!("DNS: no answer within {} s", WHOLE.as_secs())),
-            Ok(Err(e)) if e.is_no_records_found() => Ok(Vec::new()),
-            Ok(Err(e)) => Err(format!("DNS: {e}")),
+            Ok(Err(e)) => match e.proto().map(ProtoError::kind) {
+                // The library says so of every answer without records, that of a server that failed included.
+                Some(ProtoErrorKind::NoRecordsFound { response_code, .. }) => {
+                    match *response_code {
+                        ResponseCode::NoError | ResponseCode::NXDomain => Ok(Vec::new()),
+                        code => Err(format!("DNS: {code}")),
+                    }
+                }
+                _ => Err(format!("DNS: {e}")),
+            },
             Ok(Ok(records)) => Ok(records
                 .iter()
                 .map(|record| String::from_utf8_lossy(&record.txt_data().concat()).into_owned())

@@ -18,6 +18,7 @@ pub mod browser;
 pub mod child;
 pub mod cli;
 pub mod crash;
+pub mod dns;
 pub mod events;
 pub mod exporting;
 pub mod fetching;

@@ -63,6 +63,7 @@ pub fn serve(stream: &TcpStream, connection: u64, shared: &Shared) {
 fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> io::Result<Next> {
     let did = request.did.clone().unwrap_or_default();
     let get_repo = request.is_get_repo();
+    let path = request.path.clone();
     let web = request.target == "/.well-known/did.json";
 
     let mut state = shared.lock();
@@ -77,7 +78,10 @@ fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> io::Result<N
         drop(state);
         return order.answer(stream, shared);
     }
-    let document = if web {
+    let ordered = state.made_to_order(&path);
+    let document = if ordered.is_some() {
+        ordered
+    } else if web {
         state.web_document.clone()
     } else {
         state.documents.get(&did).cloned()

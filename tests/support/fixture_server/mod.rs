@@ -6,9 +6,12 @@
 //! | `GET /xrpc/com.atproto.sync.getRepo?did=…` | the CAR of [`FixtureServer::put_repo`], or what [`Fault`] says |
 //! | `GET /{did}` | the document of [`FixtureServer::put_document`], or 404 |
 //! | `GET /.well-known/did.json` | the document of [`FixtureServer::put_web_document`], or 404 |
+//! | `GET /xrpc/com.atproto.sync.listRepos…` | a page of [`FixtureServer::list_repos`] |
+//! | anything | what [`FixtureServer::answer`] says |
 //!
 //! Plain threads, one per connection: what goes over the wire is exactly what is written here.
 
+mod answers;
 mod faults;
 mod http;
 mod state;
@@ -25,7 +28,8 @@ use super::generator::{Repo, mixed_repo};
 
 pub use faults::Fault;
 pub use http::Request;
-use state::{Document, Shared};
+pub use state::Document;
+use state::Shared;
 
 use super::wait::eventually;
 

@@ -1,16 +1,17 @@
 //! What the server knows, shared by its threads and the test.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::answers::List;
 use super::faults::Fault;
 use super::http::Request;
 
-/// An answer of the directory.
-#[derive(Clone)]
+/// An answer of the directory, or one that is made to order.
+#[derive(Clone, Debug)]
 pub struct Document {
     pub status: u16,
     /// Seconds that it says to wait.
@@ -24,6 +25,9 @@ pub struct State {
     pub repos: HashMap<String, Arc<Vec<u8>>>,
     pub documents: HashMap<String, Document>,
     pub web_document: Option<Document>,
+    /// What a path is answered with, whatever else is known.
+    pub answers: HashMap<String, VecDeque<Document>>,
+    pub list: Option<List>,
     /// Whether only a part of each document is sent.
     pub cuts_documents: bool,
     pub faults: HashMap<String, Fault>,
