@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rsky_backfiller::cli::{Cli, HandleOptions, RequestOptions};
-use rsky_backfiller::dump::Roster;
 use rsky_backfiller::config::Config;
+use rsky_backfiller::dump::Roster;
 use rsky_backfiller::error::{JobError, Reason};
 use rsky_backfiller::fetch::host::{ChosenBy, Host};
 use rsky_backfiller::fetch::resolver::Resolver;
