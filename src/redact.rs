@@ -15,16 +15,24 @@ const REPEATED: &str = "with args beginning with";
 /// All between the first colon of the user part and the last `@` may be a password. A name alone may be one as well, by mistake or,
 /// on the web, as a token; so it is shown only for Redis, and before a colon. Where no `://` says where the user part begins, it
 /// begins at the start. Without an `@`, what stands behind a colon and is no port may be one. Of the query only what is known is shown.
+/// A path to a socket has no user part: there the `@` is the path's or the query's.
 pub fn redact(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
-    let is_web = url.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("http"));
+    let scheme = url.split(':').next().unwrap_or_default();
+    let scheme = scheme.to_ascii_lowercase();
+    let (is_web, is_path) = (scheme.starts_with("http"), scheme.ends_with("unix"));
     let mut shown = url.to_owned();
-    if let Some(end) = shown[start..].rfind('@').map(|at| at + start) {
+    let at = shown[start..].rfind('@').map(|at| at + start);
+    if let Some(end) = at.filter(|_| !is_path) {
+        if is_web && url[start..end].contains('?') {
+            // What follows an `@` in a query may be the rest of a secret.
+            return format!("{}{HIDDEN}", &url[..start]);
+        }
         match shown[start..end].find(':').map(|at| at + start) {
             Some(colon) if !is_web => shown.replace_range(colon + 1..end, HIDDEN),
             _ => shown.replace_range(start..end, HIDDEN),
         }
-    } else {
+    } else if !is_path {
         let end = url[start..]
             .find(['/', '?'])
             .map_or(url.len(), |at| at + start);
@@ -101,6 +109,10 @@ mod tests {
             ("redis://u:se@c/r?e#t@h:1", "redis://u:***@h:1"),
             ("unix:///s?p%61ss=secret", "unix:///s?p%61ss=***"),
             ("unix:///s?pass=se&cret#x", "unix:///s?pass=***&***"),
+            ("unix:///s?pass=se@cret&db=1", "unix:///s?pass=***&db=1"),
+            ("redis+unix:///a@b?pass=s", "redis+unix:///a@b?pass=***"),
+            ("unix:?pass=a@b", "unix:?pass=***"),
+            ("https://plc.example?token=a@b", "https://***"),
             // With the host forgotten, or its `@`.
             ("redis://:secret", "redis://:***"),
             ("redis://:1234", "redis://:***"),

@@ -199,10 +199,13 @@ impl Worker {
         let mut tree = mst::prove(&mut self.source.blocks, fetched.commit.data())?;
         self.slot.enter(Phase::Write);
         let writes = Instant::now();
-        let written = write(&mut self.sink, job, &fetched, &mut tree)?;
-        if let Some(observed) = &self.shared.metrics.observed {
+        let observed = self.shared.metrics.observed.as_ref();
+        if let Some(observed) = observed {
             let verified = self.source.proving + writes.duration_since(proves);
             observed.verify_seconds.observe(verified.as_secs_f64());
+        }
+        let written = write(&mut self.sink, job, &fetched, &mut tree)?;
+        if let Some(observed) = observed {
             let wrote = writes.elapsed().as_secs_f64();
             observed.write_seconds.observe(wrote);
         }

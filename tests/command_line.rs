@@ -70,6 +70,18 @@ fn each_command_has_a_page_one_can_learn_from() {
 
 #[test]
 fn statuses_are_documented_where_help_ends() {
+    for command in ["enqueue", "status", "dead-letters", "export", "check"] {
+        assert!(
+            answer(&[command, "--help"]).contains("Exit status: 0 "),
+            "{command}"
+        );
+    }
+    for action in ["list", "show", "requeue", "drop"] {
+        let text = answer(&["dead-letters", action, "--help"]);
+        assert!(text.contains("Exit status: 0 "), "{action}");
+        assert!(text.contains("Examples:\n"), "{action}");
+        assert!(answer(&["man", "dead-letters", action]).contains(".TH backfiller-dead-letters-"));
+    }
     for args in [&["--help"][..], &["run", "--help"], &["run", "-h"]] {
         let text = answer(args).replace('\n', " ");
         for status in [

@@ -570,8 +570,14 @@ fn without_a_terminal_nothing_is_dropped_unless_yes_is_said() {
     let json = run(&redis, &[COMMAND, "drop", "--id", &b, "--yes", "--json"]).ok();
     let wanted = json!({ "dropped": 1, "dry_run": false, "by_reason": { "car": 1 } });
     assert_eq!(json.json(), [wanted]);
-    let none = run(&redis, &[COMMAND, "drop", "--id", &b, "--yes"]).ok();
-    assert_eq!(none.stdout, "dropped 0 dead letters\n");
+    for args in [
+        &["drop", "--yes"][..],
+        &["requeue"],
+        &["requeue", "--dry-run"],
+    ] {
+        let none = run(&redis, &[&[COMMAND], args, &["--id", &b]].concat());
+        assert!(none.refusal(1).contains("no dead letter"), "{none:?}");
+    }
 }
 
 #[test]
@@ -600,6 +606,8 @@ fn on_a_terminal_there_is_a_question_before_anything_is_dropped() {
         .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
         .query(&mut connection)
         .unwrap();
+    // What comes meanwhile is not what was asked about.
+    let late = ours(&mut connection, 4, "network");
     asked.type_line("Y");
     let (status, shown) = asked.wait();
     assert_eq!(status.code(), Some(0), "{shown}");
@@ -607,7 +615,8 @@ fn on_a_terminal_there_is_a_question_before_anything_is_dropped() {
         shown.contains("dropped 2 dead letters: network 2"),
         "{shown}"
     );
-    assert_eq!(stream_len(&mut connection, DEAD_LETTERS), 2);
+    assert_eq!(stream_len(&mut connection, DEAD_LETTERS), 3);
+    run(&redis, &[COMMAND, "drop", "--id", &late, "--yes"]).ok();
     // Nothing to drop, nothing to ask.
     let (status, shown) = start(&["--reason", "network"]).wait();
     assert_eq!(status.code(), Some(0));

@@ -109,7 +109,18 @@ fn a_file_that_appears_meanwhile_is_not_replaced() {
         exported.errors
     );
     assert_eq!(fs::read(&out).expect("the file"), b"of another");
-    assert_eq!(names(folder.path()), ["out.ndjson"]);
+    // What was exported is not lost.
+    let all = names(folder.path());
+    let [part, _] = &all[..] else {
+        panic!("{all:?}");
+    };
+    assert!(
+        exported.errors.concat().contains(part),
+        "{:#?}",
+        exported.errors
+    );
+    let part = fs::read_to_string(folder.path().join(part)).expect("the part");
+    assert_eq!(part.lines().count(), repo.expected.len() + 1);
 }
 
 #[test]
@@ -123,6 +134,7 @@ fn what_is_no_place_for_a_file_is_refused() {
         (".", "no file"),
         (&*link, "no file"),
         ("no-such-folder/out", "No such file"),
+        ("out.ndjson/", "no name of a file"),
     ] {
         let export = Export::of(None, &["-", "--unverified", "--force", "--output", out]);
         export.input("").run().is_refused(what);

@@ -201,6 +201,12 @@ fn it_updates_itself_says_when_nobody_answers_and_recovers() {
             "it answers 503",
         ),
         (Answer::Other("200 OK", "no JSON"), ""),
+        // Of another version.
+        (Answer::Other("200 OK", "{}"), "its answer cannot be shown"),
+        (
+            Answer::Other("200 OK", "null"),
+            "its answer cannot be shown",
+        ),
     ];
     for (trouble, why) in troubles {
         server.answer(trouble);

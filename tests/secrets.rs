@@ -17,10 +17,12 @@ use support::wait::eventually;
 /// A password, and as a URL must write it.
 const PASSWORD: &str = "s3cr3t/w@rd";
 const ENCODED: &str = "s3cr3t%2Fw%40rd";
+/// The same as a query may write it, where a slash and an `@` stand for themselves.
+const IN_QUERY: &str = "s3cr3t/w@rd";
 /// What operators put before the directory.
 const CREDENTIALS: &str = "operator:t0k3n";
 /// No form of them is without one of these; the last two are in base64, as HTTP sends `operator:t0k3n`.
-const MARKS: [&str; 4] = ["s3cr3t", "t0k3n", "b3BlcmF0b3I6", "dDBrM24"];
+const MARKS: [&str; 5] = ["s3cr3t", "w@rd", "t0k3n", "b3BlcmF0b3I6", "dDBrM24"];
 
 #[track_caller]
 fn assert_clean(what: &str, text: &str) {
@@ -88,6 +90,8 @@ fn urls(redis: &RedisServer, socket: &str) -> Vec<String> {
         format!("unix://{socket}?pass={ENCODED}"),
         format!("unix://{socket}?db=0&user=default&pass={ENCODED}"),
         format!("unix://{socket}?p%61ss={ENCODED}"),
+        // Of a query the `@` is a part.
+        format!("unix://{socket}?user=default&pass={IN_QUERY}"),
     ]
 }
 

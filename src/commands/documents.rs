@@ -28,7 +28,7 @@ Examples:
 pub(super) const DASHBOARD_EXAMPLES: &str = "\
 Examples:
   backfiller grafana-dashboard > backfiller.json
-  (in Grafana: Dashboards, New, Import, and choose the Prometheus that asks the instances)";
+  (in Grafana: Dashboards, New, Import; the Prometheus that asks the instances is chosen at its top)";
 
 /// Examples of `alert-rules`.
 pub(super) const ALERTS_EXAMPLES: &str = "\
@@ -51,21 +51,20 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
     text
 }
 
-/// The man page of the program, or of the command of this name.
-pub(super) fn man(command: Option<&str>) -> Result<Vec<u8>, Failure> {
+/// The man page of the program, or of the command of this name, or of a command of that.
+pub(super) fn man(names: &[String]) -> Result<Vec<u8>, Failure> {
     let mut root = CommandLine::command();
     // Gives each command its full name and its usage line.
     root.build();
-    let page = match command {
-        None => root,
-        Some(name) => root.find_subcommand(name).cloned().ok_or_else(|| {
+    let page = names.iter().try_fold(&root, |command, name| {
+        command.find_subcommand(name).ok_or_else(|| {
             Failure::Usage(format!(
                 "{name:?} is no command; `backfiller --help` lists them"
             ))
-        })?,
-    };
+        })
+    })?;
     let mut text = Vec::new();
-    Man::new(page)
+    Man::new(page.clone())
         .render(&mut text)
         .map_err(|error| Failure::Failed(format!("the man page cannot be made: {error}")))?;
     Ok(text)

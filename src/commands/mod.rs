@@ -57,8 +57,8 @@ pub enum Command {
     /// Prints the man page of the program or of one of its commands
     #[command(after_help = documents::MAN_EXAMPLES)]
     Man {
-        /// The command; none means the program
-        command: Option<String>,
+        /// The command, and perhaps one of its own; none means the program
+        command: Vec<String>,
     },
 
     /// Prints a systemd unit for any number of instances, with few rights and limits that fit the settings
@@ -118,7 +118,7 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
         Command::Export(options) => export::export(&options),
         Command::Check(command) => check::run(&command),
         Command::Completions { shell } => answer(&documents::completions(shell)),
-        Command::Man { command } => answer(&documents::man(command.as_deref())?),
+        Command::Man { command } => answer(&documents::man(&command)?),
         Command::SystemdUnit(options) => answer(documents::unit::unit(options)?.as_bytes()),
         Command::GrafanaDashboard => answer(documents::DASHBOARD.as_bytes()),
         Command::AlertRules => answer(documents::ALERTS.as_bytes()),

@@ -6,6 +6,7 @@ use url::{Host as UrlHost, Url};
 
 use super::policy;
 use crate::hosts::Key;
+use crate::redact::redact;
 
 /// Who chose an address decides what it may be (see [`policy`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +31,16 @@ impl Host {
     /// # Errors
     /// What is wrong, in words: another scheme, no name, credentials, a path or a query.
     pub fn parse(text: &str, chosen_by: ChosenBy) -> Result<Self, String> {
+        // Credentials are refused, and not to be repeated.
+        let shown = redact(text);
         let with_scheme = if text.contains("://") {
             text.to_owned()
         } else {
             format!("https://{text}")
         };
-        let url = Url::parse(&with_scheme).map_err(|e| format!("host {text:?}: {e}"))?;
+        let url = Url::parse(&with_scheme).map_err(|e| format!("host {shown:?}: {e}"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("host {text:?}: neither http nor https"));
+            return Err(format!("host {shown:?}: neither http nor https"));
         }
         let bare = url.username().is_empty()
             && url.password().is_none()
@@ -45,7 +48,7 @@ impl Host {
             && url.query().is_none()
             && url.fragment().is_none();
         if !bare || url.host_str().is_none_or(str::is_empty) {
-            return Err(format!("host {text:?}: more than a name and a port"));
+            return Err(format!("host {shown:?}: more than a name and a port"));
         }
         Ok(Host { url, chosen_by })
     }

@@ -156,12 +156,13 @@ impl Hosts {
         }
     }
 
-    /// All gates there are now; of each what is to be shown of it must be asked.
-    pub fn all(&self) -> Vec<(Key, HostGate)> {
+    /// Of each host there is now, how many requests are at it and until when it is closed. No gate is cloned for it: whoever has one
+    /// keeps it from being forgotten.
+    pub fn look(&self, now: Instant) -> Vec<(Key, (usize, Option<Instant>))> {
         let gates = lock(&self.gates);
         gates
             .iter()
-            .map(|(key, gate)| (key.clone(), gate.clone()))
+            .map(|(key, gate)| (key.clone(), gate.look(now)))
             .collect()
     }
 

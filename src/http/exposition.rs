@@ -10,7 +10,7 @@ mod out;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -232,7 +232,7 @@ impl Exposition {
     /// What Redis knows, and the mark.
     fn streams(&self, out: &mut Out<'_>) -> fmt::Result {
         let sample = self.watched.sample();
-        let lengths = sample.lengths();
+        let lengths = sample.lengths(Instant::now());
         out.gauge(
             "redis_connected",
             "Whether Redis answered when it was asked last",

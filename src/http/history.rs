@@ -87,7 +87,7 @@ impl History {
     pub fn tick(&mut self, watched: &Watched, now: Instant) -> Instant {
         if now >= self.next {
             let sample = watched.sample();
-            let lengths = sample.lengths();
+            let lengths = sample.lengths(now);
             let at_ms = unix_millis(SystemTime::now());
             let lengths = lengths.map(|lengths| (lengths.queue, lengths.output));
             self.step(now, at_ms, Totals::of(&watched.metrics), lengths);

@@ -85,8 +85,7 @@ fn look(watched: &Watched, now: Instant) -> HostsView {
         .flat_map(|waiting| waiting.iter().map(|(key, count)| (key, *count)))
         .collect();
     let mut hosts = Vec::new();
-    for (key, gate) in watched.hosts.all() {
-        let (running, closed_until) = gate.look(now);
+    for (key, (running, closed_until)) in watched.hosts.look(now) {
         let view = HostView {
             name: String::new(),
             waiting: waiting.get(&key).copied().unwrap_or_default(),

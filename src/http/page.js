@@ -37,23 +37,29 @@ const round = async () => {
   asking = true;
   clearTimeout(timer);
   try {
-    status = await ask();
-    came_ms = Date.now();
-    trouble = null;
+    const next = await ask();
+    // Charts are drawn at the width that they have.
+    main.hidden = false;
+    try {
+      show(next);
+      head(next);
+    } catch (error) {
+      // A worker of another version, perhaps.
+      throw new Error(`its answer cannot be shown (${error.message})`);
+    }
+    [status, came_ms, trouble] = [next, Date.now(), null];
   } catch (error) {
     trouble = why(error);
   }
   asking = false;
-  if (status && !trouble) {
-    // Charts are drawn at the width that they have.
-    main.hidden = false;
-    show(status);
-    put(consumer, foreign(status.consumer));
-    put(about, `Group ${foreign(status.group)}, version ${foreign(status.version)}, since ${new Date(status.started_ms).toISOString().replace(/\.\d+Z/, 'Z')}`);
-    document.title = `${foreign(status.consumer)} – backfiller`;
-  }
   say_state();
   timer = setTimeout(round, EVERY_MS);
+};
+
+const head = (status) => {
+  put(consumer, foreign(status.consumer));
+  put(about, `Group ${foreign(status.group)}, version ${foreign(status.version)}, since ${new Date(status.started_ms).toISOString().replace(/\.\d+Z/, 'Z')}`);
+  document.title = `${foreign(status.consumer)} – backfiller`;
 };
 
 /** The level and one or more sentences; without numbers that change, for it is read out whenever it does. */

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Watched;
 use super::answer::Answer;
@@ -18,7 +18,6 @@ use super::request::Request;
 use super::{exposition, page, status};
 
 /// How old what is known of Redis may be until that is as good as nothing: longer than the sampler takes to find out.
-const STALE: Duration = Duration::from_secs(15);
 
 /// Whoever answers: one for all connections.
 pub struct Desk {
@@ -94,7 +93,7 @@ impl Desk {
         let sample = self.watched.sample();
         if self.watched.shutdown.is_requested() {
             Some("draining")
-        } else if !sample.is_connected() || sample.age(now).is_none_or(|age| age > STALE) {
+        } else if !sample.is_connected(now) {
             Some("Redis is away")
         } else if !self.watched.is_working() {
             Some("starting")

@@ -23,6 +23,8 @@ use crate::status::{Phase, Slot};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long it may take to answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How old an answer may be and still be what is so.
+pub const STALE: Duration = Duration::from_secs(15);
 /// Dead letters that are shown.
 const LETTERS: usize = 10;
 /// How often they are read though there are as many as before: some may have come for others that went.
@@ -75,9 +77,10 @@ pub struct Letter {
 }
 
 impl Sample {
-    /// Whether Redis has answered when it was asked last.
-    pub fn is_connected(&self) -> bool {
-        self.answered.is_some() && self.error.is_none()
+    /// Whether Redis has answered when it was asked last, and that is not long ago: whoever waits for its name to be resolved hears of
+    /// no error.
+    pub fn is_connected(&self, now: Instant) -> bool {
+        self.error.is_none() && self.age(now).is_some_and(|age| age <= STALE)
     }
 
     /// How old the last answer is.
@@ -86,8 +89,8 @@ impl Sample {
     }
 
     /// What there is, where that is known now.
-    pub fn lengths(&self) -> Option<&Lengths> {
-        self.is_connected().then_some(&self.last)
+    pub fn lengths(&self, now: Instant) -> Option<&Lengths> {
+        self.is_connected(now).then_some(&self.last)
     }
 }
 
@@ -144,15 +147,35 @@ impl Sampler {
         };
         let is_known = lengths.letters == self.sample.last.letters
             && self.read.is_some_and(|at| at.elapsed() < LETTERS_AGAIN);
-        if !is_known {
-            let mut read = redis::cmd("XREVRANGE");
-            read.arg(&config.dlq_stream).arg("+").arg("-");
-            let page: StreamRangeReply = self.link.query(read.arg("COUNT").arg(LETTERS))?;
-            self.sample.letters = Arc::new(page.ids.into_iter().map(letter).collect());
-            self.read = Some(Instant::now());
-        }
         self.sample.last = lengths;
+        if !is_known {
+            // Also where it fails: letters can be long, and are not to be sent again every second for nothing.
+            self.read = Some(Instant::now());
+            match self.letters(&config.dlq_stream) {
+                Ok(letters) => self.sample.letters = Arc::new(letters),
+                Err(e) => {
+                    log::debug!("~error":% = e; "the last dead letters could not be read: {e}");
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// The last dead letters, one at a time: each may be as long as a message can be.
+    fn letters(&mut self, stream: &str) -> RedisResult<Vec<Letter>> {
+        let mut letters = Vec::with_capacity(LETTERS);
+        let mut before = "+".to_owned();
+        while letters.len() < LETTERS {
+            let mut read = redis::cmd("XREVRANGE");
+            read.arg(stream).arg(before).arg("-").arg("COUNT").arg(1);
+            let page: StreamRangeReply = self.link.query(&read)?;
+            let Some(entry) = page.ids.into_iter().next() else {
+                break;
+            };
+            before = format!("({}", entry.id);
+            letters.push(letter(entry));
+        }
+        Ok(letters)
     }
 
     fn length(&mut self, stream: &str) -> RedisResult<u64> {

@@ -28,7 +28,7 @@ pub fn answer(watched: &Watched, history: &History, hosts: &HostsView, now: Inst
 fn status(watched: &Watched, history: &History, hosts: &HostsView, now: Instant) -> Value {
     let (config, metrics) = (&watched.config, &watched.metrics);
     let sample = watched.sample();
-    let lengths = sample.lengths();
+    let lengths = sample.lengths(now);
     let slots = watched.slots().iter().enumerate();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -38,7 +38,7 @@ fn status(watched: &Watched, history: &History, hosts: &HostsView, now: Instant)
         "started_ms": unix_millis(watched.started),
         "draining": watched.shutdown.is_requested(),
         "redis": {
-            "connected": sample.is_connected(),
+            "connected": sample.is_connected(now),
             "error": sample.error,
             "age_seconds": sample.age(now).map(seconds),
         },

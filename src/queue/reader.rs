@@ -113,6 +113,10 @@ impl Reader {
         while let Ok(job) = self.ends.unread.try_recv() {
             drop(job);
         }
+        // What was held and parked is anybody's again.
+        self.metrics.held.set(0);
+        self.metrics.parked.set(0);
+        self.publisher.end();
         match result {
             Err(Stop::Error(e)) => Err(JobError::new(
                 Reason::Redis,

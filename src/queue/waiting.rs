@@ -54,4 +54,11 @@ impl Publisher {
             self.next = now + EVERY;
         }
     }
+
+    /// Nothing waits here any more.
+    pub fn end(&mut self) {
+        if let Some(to) = &self.to {
+            to.set(ByHost::new());
+        }
+    }
 }

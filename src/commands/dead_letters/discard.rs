@@ -34,8 +34,10 @@ pub(super) fn run(
     let mut link = server::connect(&config)?;
     let failed = |error| server::failed(&config, &error);
     let mut counts = Counts::default();
+    // What comes while somebody thinks about the question is not what he was asked about.
+    let start = Scan::begin(&mut link, &config, selection).map_err(failed)?;
     if change.dry_run || ask {
-        let mut scan = Scan::begin(&mut link, &config, selection).map_err(failed)?;
+        let mut scan = start.clone();
         while let Some(letters) = scan.next(&mut link).map_err(failed)? {
             letters.iter().for_each(|l| counts.add(&l.text("reason")));
         }
@@ -49,21 +51,21 @@ pub(super) fn run(
     }
     if !change.dry_run && (yes || counts.total > 0) {
         counts = Counts::default();
-        drop_all(&mut link, &config, selection, &mut counts).map_err(|error| {
+        drop_all(&mut link, &config, start, &mut counts).map_err(|error| {
             let (why, done) = (server::away(&config, &error), count(counts.total));
             Failure::Failed(format!("{why} (dropped {done} before that)"))
         })?;
     }
+    selection.insist_found(&counts, 0)?;
     report(change, ("dropped", "would drop"), &counts, None)
 }
 
 fn drop_all(
     link: &mut Link,
     config: &Config,
-    selection: &Selection,
+    mut scan: Scan,
     counts: &mut Counts,
 ) -> RedisResult<()> {
-    let mut scan = Scan::begin(link, config, selection)?;
     while let Some(letters) = scan.next(link)? {
         let mut commands = crate::resp::Pipeline::default();
         for letter in &letters {

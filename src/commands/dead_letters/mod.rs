@@ -34,7 +34,10 @@ Examples:
   backfiller dead-letters drop --reason repo_gone
 
 A letter has an id of its own (`list` shows it, `--id` takes it), and says the id that the message had in the input, which is the one \
-in the log (`--original-id` takes that). `backfiller dead-letters list --help` and so on have all options.";
+in the log (`--original-id` takes that). `backfiller dead-letters list --help` and so on have all options.
+
+Exit status: 0 done; 1 Redis is away or refuses, a letter that is named is not there, or the answer to the question was no; 2 usage or \
+configuration.";
 
 /// Examples of `list`.
 const LIST_EXAMPLES: &str = "\
@@ -42,13 +45,17 @@ Examples:
   backfiller dead-letters list --newest --limit 20
   backfiller dead-letters list --reason signature --reason mst
   backfiller dead-letters list --counts
-  backfiller dead-letters list --json --did did:plc:ewvi7nxzyoun6zhxrhs64oiz | jq .error";
+  backfiller dead-letters list --json --did did:plc:ewvi7nxzyoun6zhxrhs64oiz | jq .error
+
+Exit status: 0 done; 1 Redis is away or refuses; 2 usage or configuration.";
 
 /// Examples of `show`.
 const SHOW_EXAMPLES: &str = "\
 Examples:
   backfiller dead-letters show 1764000000000-0
-  backfiller dead-letters show --json 1764000000000-0 | jq -r .repo";
+  backfiller dead-letters show --json 1764000000000-0 | jq -r .repo
+
+Exit status: 0 done; 1 Redis is away or refuses, or there is no such letter; 2 usage or configuration.";
 
 /// Examples of `requeue`.
 const REQUEUE_EXAMPLES: &str = "\
@@ -58,7 +65,9 @@ Examples:
   backfiller dead-letters requeue --all --dry-run
 
 A letter and its message change places in one transaction: whatever ends this command, and whoever requeues at the same time, each \
-letter becomes one message. Messages without a field `repo` cannot be requeued; these letters are counted and stay.";
+letter becomes one message. Messages without a field `repo` cannot be requeued; these letters are counted and stay.
+
+Exit status: 0 done; 1 Redis is away or refuses, or a letter that is named is not there; 2 usage or configuration.";
 
 /// Examples of `drop`.
 const DROP_EXAMPLES: &str = "\
@@ -67,7 +76,9 @@ Examples:
   backfiller dead-letters drop --reason repo_gone
   backfiller dead-letters drop --all --yes
 
-What is dropped is gone. On a terminal you are asked before; without one nothing is dropped unless --yes says so.";
+What is dropped is gone. On a terminal you are asked before; without one nothing is dropped unless --yes says so.
+
+Exit status: 0 done; 1 Redis is away or refuses, a letter that is named is not there, or the answer was no; 2 usage or configuration.";
 
 /// Lists dead letters, shows one, puts them back into the input, or drops them.
 ///
@@ -202,6 +213,15 @@ impl Selection {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Who names a letter has an answer coming that it is not there. `left`: letters that were there and stay.
+    fn insist_found(&self, done: &Counts, left: u64) -> Result<(), Failure> {
+        let names = !(self.id.is_empty() && self.original_id.is_empty());
+        if names && done.total == 0 && left == 0 {
+            return Err(Failure::Failed("no dead letter has such an id".to_owned()));
+        }
+        Ok(())
     }
 }
 

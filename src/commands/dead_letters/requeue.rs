@@ -49,7 +49,10 @@ pub(super) fn run(
             .into_iter()
             .filter(|letter| letter.requeueable().is_some())
             .collect();
-        left += (all - letters.len()) as u64;
+        // Those that cannot be requeued do not keep others from it.
+        let unfit = (all - letters.len()) as u64;
+        scan.give_back(unfit);
+        left += unfit;
         if change.dry_run {
             letters.iter().for_each(|l| done.add(&l.text("reason")));
         } else {
@@ -73,6 +76,7 @@ pub(super) fn run(
             }
         }
     }
+    selection.insist_found(&done, left)?;
     report(change, ("requeued", "would requeue"), &done, Some(left))
 }
 

@@ -19,7 +19,8 @@ const FIRST_PAGE: usize = 8;
 /// and at most twice as many as that had.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// Where a scan is.
+/// Where a scan is; a clone goes over the same letters again.
+#[derive(Clone)]
 pub(super) struct Scan {
     stream: String,
     selection: Selection,
@@ -34,6 +35,7 @@ pub(super) struct Scan {
 }
 
 /// Which letters are looked at.
+#[derive(Clone)]
 enum Way {
     /// Those of these ids.
     Ids(Vec<EntryId>),
@@ -138,6 +140,11 @@ impl Scan {
         meant.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= meant.len() as u64;
         Ok(Some(meant))
+    }
+
+    /// So many of the letters of the last page do not count towards the limit.
+    pub(super) fn give_back(&mut self, count: u64) {
+        self.left = self.left.saturating_add(count);
     }
 
     fn means(&self, letter: &Letter) -> bool {

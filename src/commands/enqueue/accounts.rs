@@ -72,7 +72,14 @@ pub(super) fn run(
         }
         let is_due = ended || batch.messages.len() >= BATCH || batch.since.elapsed() >= FLUSH;
         if is_due && !batch.messages.is_empty() {
+            // What is looked up already is enqueued also by one who is interrupted while he waits.
             if !output.wait_for_room(&kit.shutdown, progress)? {
+                found
+                    .try_iter()
+                    .take(BATCH)
+                    .for_each(|it| batch.take(it, progress));
+                output.add(&batch.messages)?;
+                progress.enqueued(batch.messages.len());
                 return Ok(End::Interrupted);
             }
             output.add(&batch.messages)?;

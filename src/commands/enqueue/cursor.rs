@@ -20,6 +20,8 @@ pub(super) struct Place {
     pub enqueued: u64,
     /// Whether it is the end.
     pub done: bool,
+    /// Whether accounts that are not active were left out until here.
+    pub active_only: bool,
 }
 
 /// The key that keeps the place.
@@ -62,7 +64,8 @@ impl Kept {
     /// Adds the command that keeps this place.
     pub fn write(&self, commands: &mut Pipeline, place: &Place) {
         let enqueued = place.enqueued.to_string();
-        let done: &[u8] = if place.done { b"1" } else { b"0" };
+        let flag = |set: bool| -> &[u8] { if set { b"1" } else { b"0" } };
+        let (done, active_only) = (flag(place.done), flag(place.active_only));
         commands.add(&[
             b"HSET",
             self.key.as_bytes(),
@@ -72,13 +75,21 @@ impl Kept {
             enqueued.as_bytes(),
             b"done",
             done,
+            b"active_only",
+            active_only,
         ]);
     }
 
     fn ask(&self, commands: &mut Pipeline) {
-        let fields: [&[u8]; 3] = [b"cursor", b"enqueued", b"done"];
-        let [cursor, enqueued, done] = fields;
-        commands.add(&[b"HMGET", self.key.as_bytes(), cursor, enqueued, done]);
+        let key = self.key.as_bytes();
+        commands.add(&[
+            b"HMGET",
+            key,
+            b"cursor",
+            b"enqueued",
+            b"done",
+            b"active_only",
+        ]);
     }
 }
 
@@ -88,11 +99,13 @@ fn place(replies: Vec<Value>) -> RedisResult<Place> {
     for reply in replies {
         last = reply.extract_error()?;
     }
-    type Fields = (Option<String>, Option<u64>, Option<u64>);
-    let (cursor, enqueued, done) = Fields::from_redis_value(last).map_err(RedisError::from)?;
+    type Fields = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
+    let (cursor, enqueued, done, active_only) =
+        Fields::from_redis_value(last).map_err(RedisError::from)?;
     Ok(Place {
         cursor: cursor.filter(|cursor| !cursor.is_empty()),
         enqueued: enqueued.unwrap_or_default(),
         done: done == Some(1),
+        active_only: active_only == Some(1),
     })
 }

@@ -59,6 +59,14 @@ pub(super) fn run(
     let kept = Kept::new(&kit.config.backfill_stream, host);
     let mut place = output.place(&kept, options.restart)?;
     progress.show_at_most(MAX_LINES);
+    if place == Place::default() {
+        place.active_only = options.active_only;
+    } else if place.active_only != options.active_only {
+        let before = if place.active_only { "with" } else { "without" };
+        return Err(Failure::Usage(format!(
+            "{host}: what was listed until now was listed {before} --active-only; go on so, or begin anew with --restart"
+        )));
+    }
     if place.done {
         let all = count(place.enqueued);
         progress.say(&format!(
@@ -117,6 +125,7 @@ pub(super) fn run(
             done: page.cursor.is_none() || page.cursor == place.cursor,
             cursor: page.cursor,
             enqueued: place.enqueued + added,
+            active_only: options.active_only,
         };
         output.add_page(&messages, &kept, &place, &next)?;
         // Only what is kept is said.

@@ -14,8 +14,6 @@ use crate::terminal::{count, escaped};
 
 /// How often a line comes where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
-/// How often the bar moves.
-const FRAME: Duration = Duration::from_millis(100);
 
 /// Why an account is left out that is none to be refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +54,6 @@ impl Progress {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style("{spinner} {msg} {elapsed}"));
-            bar.enable_steady_tick(FRAME);
             bar
         });
         Progress {
@@ -144,6 +141,7 @@ impl Progress {
             let accounts = self.enqueued + total(&self.skipped) + total(&self.refused);
             bar.set_position(accounts);
             bar.set_message(self.state());
+            bar.tick();
         } else if self.said.elapsed() >= LINE {
             self.line();
         }

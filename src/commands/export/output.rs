@@ -50,7 +50,8 @@ impl Output {
             Ok(_) if !force => return refuse(&"the file exists; --force replaces it"),
             _ => {}
         }
-        let Some(name) = path.file_name() else {
+        let ends_in_slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let Some(name) = path.file_name().filter(|_| !ends_in_slash) else {
             return refuse(&"no name of a file");
         };
         let mut prefix = std::ffi::OsString::from(".");
@@ -90,22 +91,31 @@ impl Output {
     /// All is written: a file gets its name, once its bytes are on the disk.
     ///
     /// # Errors
-    /// [`Failure::Failed`]; then there is no file.
+    /// [`Failure::Failed`]; where all is written and only the name cannot be had, it says where that is.
     pub(super) fn finish(self) -> Result<(), Failure> {
         let Output::File { part, path, force } = self else {
             return Ok(());
         };
-        let named = part.as_file().sync_all().and_then(|()| {
-            let named = if force {
-                part.persist(&path)
-            } else {
-                part.persist_noclobber(&path)
-            };
-            named.map_err(|e| e.error)
-        });
-        named
-            .map(drop)
-            .map_err(|e| Failure::Failed(format!("--output {path:?} cannot be written: {e}")))
+        let failed = |e: io::Error, more: &str| {
+            Failure::Failed(format!("--output {path:?} cannot be written: {e}{more}"))
+        };
+        part.as_file().sync_all().map_err(|e| failed(e, ""))?;
+        let named = match force {
+            true => part.persist(&path),
+            false => part.persist_noclobber(&path),
+        };
+        match named {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                // It may have taken hours.
+                let kept = e
+                    .file
+                    .into_temp_path()
+                    .keep()
+                    .map_err(|e| failed(e.error, ""))?;
+                Err(failed(e.error, &format!("; all is in {kept:?}")))
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -13,9 +13,6 @@ use crate::error::Reason;
 use crate::metrics::Metrics;
 use crate::terminal::escaped;
 use crate::worker::write::Written;
-
-/// How often the bar moves where nothing is said to it.
-const STEADY: Duration = Duration::from_millis(250);
 
 /// Speaks to whoever has started the export.
 pub(super) struct Teller {
@@ -42,7 +39,6 @@ impl Teller {
             {
                 bar.set_style(style);
             }
-            bar.enable_steady_tick(STEADY);
             bar
         });
         let mut teller = Teller {

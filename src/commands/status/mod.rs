@@ -31,7 +31,10 @@ Examples:
   backfiller status --json --watch >> status.ndjson
 
 The rate is how many messages have left the queue, done or dead, between two looks that lie --interval apart: what was added, less \
-what the queue has grown by. What is left is the length of the queue at that rate, so it is as good as the last few seconds are typical.";
+what the queue has grown by. What is left is the length of the queue at that rate, so it is as good as the last few seconds are typical.
+
+Exit status: 0 shown (with --watch: ended by Ctrl-C); 1 Redis is away or refuses (with --watch that is shown, and waited for); 2 usage \
+or configuration.";
 
 /// The shortest interval between two looks with --watch, in seconds.
 const SHORTEST: f64 = 0.1;
