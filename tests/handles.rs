@@ -153,23 +153,18 @@ fn reserved_names_are_not_asked_for() {
 #[test]
 fn where_no_record_is_there_or_nobody_says_the_handles_own_host_is_asked() {
     let stage = Stage::new();
-    stage.dns.put("_atproto.a.localhost", Record::Empty);
-    stage.dns.put("_atproto.b.localhost", Record::Fails);
-    for (handle, says) in [("a.localhost", false), ("b.localhost", true)] {
-        // Nobody listens there; that it is asked for is seen by what it says.
-        let answer = stage.enqueue(
-            handle,
-            &["--dns", &stage.dns.address(), "--allow-private-hosts=true"],
-        );
+    stage.dns.put("_atproto.a.test", Record::Empty);
+    stage.dns.put("_atproto.b.test", Record::Fails);
+    for (handle, says) in [("a.test", false), ("b.test", true)] {
+        // There is no such host; that it is asked for is seen by what it says.
+        let answer = stage.by_dns(handle);
         assert_eq!(answer.status, 1, "{answer:?}");
         assert!(
             answer.stderr.contains(&format!("refused {handle}: ")),
             "{answer:?}"
         );
-        // Whether the system knows such names differs.
-        let asked = ["Connection refused", "lookup address information"];
         assert!(
-            asked.iter().any(|it| answer.stderr.contains(it)),
+            answer.stderr.contains("lookup address information"),
             "{answer:?}"
         );
         assert_eq!(answer.stderr.contains("DNS: "), says, "{answer:?}");
