@@ -291,6 +291,10 @@ fn only_active_accounts_where_that_is_asked_for_and_only_as_many() {
             .iter()
             .all(|message| message.contains(r#""active":true"#))
     );
+    // Those that were left out are not at an end.
+    let other = stage.run(&[]);
+    assert_eq!(other.status, 2, "{}", other.stderr);
+    assert!(other.stderr.contains("--restart"), "{}", other.stderr);
 
     stage.clear();
     // The pages are those of the limit then, and the next call goes on.

@@ -120,7 +120,7 @@ fn for_people_the_lines_are_as_ever() {
         "INFO main redis=… consumer=… group=repo_backfill_group input=repo_backfill output=firehose_backfill \
          dead_letters=repo_backfill_dlq concurrency=2 high_water_mark=100000 max_attempts=1 backoff=20ms..50ms max_deferred=259200s \
          lease=1s plc=… plc_rps=50(public) host_concurrency=10(public) host_rps=10(public) http_timeout=600s gzip=false \
-         max_repo_bytes=4294967296 memory_budget=512MB spill_dir=/var/tmp private_hosts=true collections=all shutdown_timeout=60s"
+         max_repo_bytes=4294967296 memory_budget=512MB spill_dir=/var/tmp private_hosts=true collections=all shutdown_timeout=60s http=off"
             .to_owned(),
         "INFO main created group repo_backfill_group of stream repo_backfill".to_owned(),
         format!("INFO worker- done did={one} host=… records=3 bytes=… ms=… skipped=0 filtered=0 resumed=0 id=…"),

@@ -59,9 +59,7 @@ pub(super) fn run(
     let kept = Kept::new(&kit.config.backfill_stream, host);
     let mut place = output.place(&kept, options.restart)?;
     progress.show_at_most(MAX_LINES);
-    if place == Place::default() {
-        place.active_only = options.active_only;
-    } else if place.active_only != options.active_only {
+    if place != Place::default() && place.active_only != options.active_only {
         let before = if place.active_only { "with" } else { "without" };
         return Err(Failure::Usage(format!(
             "{host}: what was listed until now was listed {before} --active-only; go on so, or begin anew with --restart"
