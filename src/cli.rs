@@ -149,6 +149,8 @@ pub struct RedisOptions {
 }
 
 /// How servers and the directory are asked, and how much.
+// These comments are the text of --help: URLs stand in them as the operator writes them.
+#[allow(rustdoc::bare_urls)]
 #[derive(Args, Debug, Default, Clone)]
 #[command(next_help_heading = "Requests")]
 pub struct RequestOptions {

@@ -5,9 +5,9 @@
 //! ask here. Without a port neither is started and nothing is kept for them.
 //!
 //! Nobody has to say who he is, so it listens on a loopback address unless it is told otherwise, and answers no request that a page
-//! of a stranger could have made a browser send there (see [`routes`]).
+//! of a stranger could have made a browser send there (see `routes`).
 //!
-//! Clients can be slow, many or hostile without a cost to the work: one thread serves all [`connections`] and waits for none of them;
+//! Clients can be slow, many or hostile without a cost to the work: one thread serves all `connections` and waits for none of them;
 //! each is bounded in time and bytes, and their number is; who is one too many takes the place of the one that has been there
 //! longest without having asked for anything. So however many do not say what they want, another is answered, and the end of
 //! the process waits for nobody. Each connection is for one request.

@@ -17,8 +17,6 @@ use super::hosts::HostsSeen;
 use super::request::Request;
 use super::{exposition, page, status};
 
-/// How old what is known of Redis may be until that is as good as nothing: longer than the sampler takes to find out.
-
 /// Whoever answers: one for all connections.
 pub struct Desk {
     watched: Arc<Watched>,

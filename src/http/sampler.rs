@@ -23,7 +23,7 @@ use crate::status::{Phase, Slot};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long it may take to answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How old an answer may be and still be what is so.
+/// How old an answer may be and still be what is so: longer than it takes to find out that there is none.
 pub const STALE: Duration = Duration::from_secs(15);
 /// Dead letters that are shown.
 const LETTERS: usize = 10;
