@@ -11,6 +11,7 @@ use redis::{Connection, Value};
 use support::backfiller::{Backfiller, Builder};
 use support::events::{dead_letters, enqueue, wait_until_drained};
 use support::fixture_server::{FixtureServer, served};
+use support::ops::Ops;
 use support::redis_server::RedisServer;
 use support::wait::eventually;
 
@@ -78,7 +79,16 @@ fn noisy(program: impl Fn() -> Builder) -> [Builder; 2] {
         program()
             .env("BACKFILLER_LOG_FORMAT", form)
             .env("RUST_LOG", "trace")
+            .env("BACKFILLER_METRICS_PORT", "0")
     })
+}
+
+/// All that the operator's server says.
+#[track_caller]
+fn assert_nothing_served(ops: &Ops) {
+    for path in ["/status.json", "/metrics", "/readyz"] {
+        assert_clean(path, &ops.get(path).body);
+    }
 }
 
 /// The URLs of this server with the password, over TCP and over its socket.
@@ -163,6 +173,11 @@ fn a_redis_that_is_not_there() {
                 line.contains("Redis cannot be used") || line.contains("Redis: ")
             });
             if backfiller.is_running() {
+                let ops = Ops::of(&backfiller);
+                eventually("it is said what is wrong with Redis", || {
+                    ops.status()["redis"]["error"].is_string()
+                });
+                assert_nothing_served(&ops);
                 backfiller.signal(Signal::SIGUSR1);
                 backfiller.wait_for_line(|line| line.contains("thread-dump"));
                 backfiller.signal(Signal::SIGINT);
@@ -206,6 +221,11 @@ fn a_directory_that_refuses_with_a_redis_that_does_not() {
             eventually("it is given up", || {
                 dead_letters(&mut connection).len() == letters
             });
+            let ops = Ops::of(&backfiller);
+            eventually("the letter is shown", || {
+                ops.status()["dead_letters"]["last"][0]["error"].is_string()
+            });
+            assert_nothing_served(&ops);
             backfiller.signal(Signal::SIGQUIT);
             backfiller.wait_for_line(|line| line.contains("thread-dump"));
             backfiller.signal(Signal::SIGINT);
