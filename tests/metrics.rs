@@ -266,9 +266,12 @@ fn no_host_and_no_did_is_a_label() {
         stage.enqueue(&repo.did, Some(&host.url()));
     }
     wait_until_drained(&mut stage.connection);
+    // Hosts are looked at once a second.
+    eventually("all hosts are known", || {
+        ops.metrics().value("backfiller_hosts_known") >= hosts.len() as f64
+    });
     let metrics = settled(ops, &mut stage.connection);
     assert_eq!(metrics.series(), before);
-    assert!(metrics.value("backfiller_hosts_known") >= hosts.len() as f64);
     for foreign in ["did:", "127.0.0.1", "http:"] {
         assert!(
             !metrics.text.contains(foreign),
