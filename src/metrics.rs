@@ -64,8 +64,6 @@ pub struct Metrics {
     pub skipped: Counter,
     /// Records of collections that are not wanted.
     pub filtered: Counter,
-    /// Messages copied to the dead-letter stream.
-    pub dead_letters: Counter,
     /// Attempts that failed and will be repeated.
     pub retries: Counter,
     /// Attempts that were put off, because a host or the directory asked for it, was busy or closed.
@@ -101,7 +99,6 @@ impl Default for Metrics {
             spills: Counter::default(),
             skipped: Counter::default(),
             filtered: Counter::default(),
-            dead_letters: Counter::default(),
             retries: Counter::default(),
             deferrals: Counter::default(),
             held: Gauge::default(),
@@ -146,8 +143,12 @@ impl Metrics {
 
     /// A message was copied to the dead letters.
     pub fn dead_letter(&self, reason: Reason) {
-        self.dead_letters.add(1);
         self.dead_letters_by_reason[reason as usize].add(1);
+    }
+
+    /// Messages copied to the dead-letter stream, of all reasons.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters_by_reason.iter().map(Counter::get).sum()
     }
 
     /// Dead letters of this reason.
@@ -176,7 +177,7 @@ impl Metrics {
             ("spills", self.spills.get().into()),
             ("skipped", self.skipped.get().into()),
             ("filtered", self.filtered.get().into()),
-            ("dead_letters", self.dead_letters.get().into()),
+            ("dead_letters", self.dead_letters().into()),
             ("retries", self.retries.get().into()),
             ("deferrals", self.deferrals.get().into()),
             ("taken_over", self.taken_over.get().into()),

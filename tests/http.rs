@@ -8,33 +8,11 @@ use std::net::TcpListener;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use support::backfiller::{Backfiller, Builder};
+use support::backfiller::Backfiller;
 use support::events::enqueue;
-use support::fixture_server::{Fault, FixtureServer, served};
-use support::ops::{Ops, Reply, watched};
-use support::redis_server::RedisServer;
+use support::fixture_server::{Fault, served};
+use support::ops::{Ops, Reply, ends_well, program, servers, wait_until_ready};
 use support::wait::eventually;
-
-fn servers() -> (RedisServer, FixtureServer) {
-    (RedisServer::start(), FixtureServer::start())
-}
-
-fn program(redis: &RedisServer, server: &FixtureServer) -> Builder {
-    watched(Backfiller::builder(redis, server))
-}
-
-#[track_caller]
-fn ends_well(mut backfiller: Backfiller) {
-    backfiller.signal(Signal::SIGINT);
-    assert_eq!(backfiller.wait().code(), Some(0));
-}
-
-#[track_caller]
-fn wait_until_ready(ops: Ops) {
-    eventually("it is ready", || {
-        ops.readiness() == (200, "ready".to_owned())
-    });
-}
 
 #[test]
 fn each_path_says_its_type_and_that_it_must_not_be_kept() {

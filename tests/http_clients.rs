@@ -9,37 +9,13 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use support::backfiller::{Backfiller, Builder};
-use support::fixture_server::FixtureServer;
-use support::ops::{Ops, sockets, watched};
-use support::redis_server::RedisServer;
+use support::ops::{Ops, ends_well, program, servers, sockets, wait_until_ready};
 use support::wait::eventually;
 
 /// Connections at a time, as the program has it.
 const MOST: usize = 64;
 /// What the program may have open beside them: its own connections to Redis, and what comes and goes.
 const OTHERS: usize = 24;
-
-fn servers() -> (RedisServer, FixtureServer) {
-    (RedisServer::start(), FixtureServer::start())
-}
-
-fn program(redis: &RedisServer, server: &FixtureServer) -> Builder {
-    watched(Backfiller::builder(redis, server))
-}
-
-#[track_caller]
-fn ends_well(mut backfiller: Backfiller) {
-    backfiller.signal(Signal::SIGINT);
-    assert_eq!(backfiller.wait().code(), Some(0));
-}
-
-#[track_caller]
-fn wait_until_ready(ops: Ops) {
-    eventually("it is ready", || {
-        ops.readiness() == (200, "ready".to_owned())
-    });
-}
 
 /// Half a request, and then nothing.
 const HALF: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: local";

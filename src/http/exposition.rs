@@ -74,11 +74,6 @@ impl Exposition {
                 "Repos whose events are all written and whose message is acknowledged",
                 &m.repos,
             ),
-            (
-                "repos_dead_lettered",
-                "Messages copied to the dead letters",
-                &m.dead_letters,
-            ),
             ("records_extracted", "Records written as events", &m.records),
             (
                 "records_filtered",
@@ -132,6 +127,11 @@ impl Exposition {
         for (name, help, counter) in counters {
             out.counter(name, help, counter.get())?;
         }
+        out.counter(
+            "repos_dead_lettered",
+            "Messages copied to the dead letters",
+            m.dead_letters(),
+        )?;
         let waited = m.backpressure_seconds();
         out.seconds(
             "backpressure_seconds",

@@ -82,7 +82,7 @@ fn totals(metrics: &Metrics) -> Value {
     json!({
         "repos": metrics.repos.get(),
         "failures": metrics.failures(),
-        "dead_letters": metrics.dead_letters.get(),
+        "dead_letters": metrics.dead_letters(),
         "retries": metrics.retries.get(),
         "deferrals": metrics.deferrals.get(),
         "records": metrics.records.get(),

@@ -5,11 +5,39 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use nix::sys::signal::Signal;
 use prometheus_parse::{Sample, Scrape, Value};
 use serde_json::Value as Json;
 
 use super::backfiller::{Backfiller, Builder};
-use super::wait::LIMIT;
+use super::fixture_server::FixtureServer;
+use super::redis_server::RedisServer;
+use super::wait::{LIMIT, eventually};
+
+/// A Redis and a server of repos.
+pub fn servers() -> (RedisServer, FixtureServer) {
+    (RedisServer::start(), FixtureServer::start())
+}
+
+/// A program of these with a server on a free port.
+pub fn program(redis: &RedisServer, server: &FixtureServer) -> Builder {
+    watched(Backfiller::builder(redis, server))
+}
+
+/// Ends it by Ctrl-C.
+#[track_caller]
+pub fn ends_well(mut backfiller: Backfiller) {
+    backfiller.signal(Signal::SIGINT);
+    assert_eq!(backfiller.wait().code(), Some(0));
+}
+
+/// Waits until it says that it works.
+#[track_caller]
+pub fn wait_until_ready(ops: Ops) {
+    eventually("it is ready", || {
+        ops.readiness() == (200, "ready".to_owned())
+    });
+}
 
 /// Where the server of a program listens.
 #[derive(Clone, Copy, Debug)]

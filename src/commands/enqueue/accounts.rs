@@ -44,7 +44,7 @@ pub(super) fn run(
     progress: &mut Progress,
 ) -> Result<End, Failure> {
     if let [Input::Arguments(accounts)] = &inputs[..] {
-        progress.expect(accounts.len());
+        progress.announce(accounts.len());
     }
     let look_ups = Arc::new(LookUps::new(options, kit, way, host));
     let (found, threads) = start(options, inputs, &look_ups).map_err(no_thread)?;

@@ -70,7 +70,7 @@ impl Progress {
     }
 
     /// So many accounts will come.
-    pub fn expect(&mut self, accounts: usize) {
+    pub fn announce(&mut self, accounts: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(accounts as u64);
             bar.set_style(style("{spinner} {bar:30} {pos}/{len} {msg} {elapsed}"));
