@@ -12,9 +12,8 @@ use std::process::{Command, Output, Stdio};
 
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
-use support::backfiller::{Backfiller, binary};
-use support::fixture_server::FixtureServer;
-use support::redis_server::RedisServer;
+use support::backfiller::binary;
+use support::ops::{self, Ops};
 use support::wait::eventually;
 
 /// The most that `systemd-analyze security` may say: 0 is the least exposed, 10 the most; below 2 counts as well closed.
@@ -425,14 +424,9 @@ fn prometheus_accepts_the_rules() {
 
 /// The names of all series of a worker.
 fn exposed() -> BTreeSet<String> {
-    let redis = RedisServer::start();
-    let server = FixtureServer::start();
-    let backfiller = Backfiller::builder(&redis, &server)
-        .env("BACKFILLER_METRICS_PORT", "0")
-        .start();
-    let line = backfiller.wait_for_line(|line| line.contains("/ shows the status"));
-    let url = line.split(' ').find(|word| word.starts_with("http://"));
-    let url = format!("{}metrics", url.expect("a URL"));
+    let (redis, server) = ops::servers();
+    let backfiller = ops::program(&redis, &server).start();
+    let url = format!("{}metrics", Ops::of(&backfiller).url());
     // What Redis knows is there only when it has been asked.
     eventually("all series", || {
         let mut answer = ureq::get(&url).call().expect("an answer");

@@ -14,6 +14,7 @@ use support::browser::{Browser, Scheme, Tab};
 use support::events::{enqueue, wait_until_drained};
 use support::fixture_server::{Fault, FixtureServer, served};
 use support::generator::did_plc;
+use support::ops::Ops;
 use support::page::judge::{shown, well_behaved};
 use support::redis_server::RedisServer;
 
@@ -25,13 +26,6 @@ fn reads(browser: &mut Browser, tab: &Tab, selector: &str, words: &str) {
         tab,
         &format!("document.querySelector({selector}).innerText.includes({words})"),
     );
-}
-
-/// `http://<address>/` of a program with BACKFILLER_METRICS_PORT.
-fn address(backfiller: &Backfiller) -> String {
-    let line = backfiller.wait_for_line(|line| line.contains("/ shows the status"));
-    let url = line.split(' ').find(|word| word.starts_with("http://"));
-    url.expect("a URL").to_owned()
 }
 
 #[test]
@@ -46,7 +40,7 @@ fn a_worker_is_followed_from_its_first_account_to_its_end() {
         .env("BACKFILLER_RETRY_INITIAL_BACKOFF_MS", "100")
         .env("BACKFILLER_CONSUMER", "<img src=x onerror=harmed=1>")
         .start();
-    let url = address(&backfiller);
+    let url = Ops::of(&backfiller).url();
     let tab = browser.tab();
     browser.view(&tab, 1280, Scheme::Light);
     browser.open(&tab, &url);

@@ -58,13 +58,19 @@ pub fn watched(program: Builder) -> Builder {
 }
 
 impl Ops {
-    /// Where this program says that it listens.
+    /// Where this program says that it listens, in either form of the log.
     #[track_caller]
     pub fn of(backfiller: &Backfiller) -> Self {
-        let line = backfiller.wait_for_line(|line| line.contains("/ shows the status"));
-        let (_, url) = line.split_once("] http://").expect("a URL");
-        let (address, _) = url.split_once('/').expect("its end");
+        const SAID: &str = "/ shows the status";
+        let line = backfiller.wait_for_line(|line| line.contains(SAID));
+        let (until, _) = line.split_once(SAID).expect("what was waited for");
+        let (_, address) = until.rsplit_once("http://").expect("a URL");
         Self(address.parse().expect("an address"))
+    }
+
+    /// `http://<address>/`.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.0)
     }
 
     /// A connection on which nothing has been said.
