@@ -236,7 +236,8 @@ fn private_hosts_are_asked_only_where_they_are_allowed() {
 fn a_list_names_accounts_and_its_mistakes_cost_nothing() {
     let server = FixtureServer::start();
     let repos: Vec<_> = (1..=40).map(|seed| served(&server, seed, 3)).collect();
-    let mut list = "# accounts\n\n".to_owned();
+    // The first one is named as an argument too.
+    let mut list = format!("# accounts\n\nat://{}\n", repos[0].did);
     for repo in &repos[1..] {
         list += &format!(" {}\r\n", repo.did);
     }
@@ -245,7 +246,8 @@ fn a_list_names_accounts_and_its_mistakes_cost_nothing() {
         ("bad", b"did:plc:a\nnot/an account\n"),
     ]);
     let named = Export::of(Some(&server), &[&repos[0].did, "--concurrency", "8"])
-        .args(["--file", &path(&files, "list")])
+        .args(["--file", &path(&files, "list"), "--file"])
+        .args([&path(&files, "list")])
         .run();
     let lines = named.lines();
     for repo in &repos {
@@ -261,12 +263,12 @@ fn a_list_names_accounts_and_its_mistakes_cost_nothing() {
     let read = Export::of(Some(&server), &["--file", "-"])
         .input(list)
         .run();
-    assert_eq!(read.lines().len(), 39 * 4);
+    assert_eq!(read.lines().len(), 40 * 4);
 
     let requests = server.requests().len();
     Export::of(Some(&server), &["--file", &path(&files, "bad")])
         .run()
-        .is_refused("line 2: \"not/an account\" is neither a DID nor a handle");
+        .is_refused("/bad\": \"not/an account\": neither a DID nor a handle");
     assert_eq!(server.requests().len(), requests);
 }
 
@@ -399,12 +401,21 @@ fn a_handle_is_the_account_that_names_it_as_well() {
     };
     let shouted = format!("@{}", handle.to_uppercase());
     let host = directory.url();
-    for args in [&[handle][..], &[&shouted], &[handle, "--host", &host]] {
-        let lines = export(args).lines();
+    for args in [
+        &[handle][..],
+        &[&shouted],
+        &[handle, "--host", &host],
+        // By both of its names it is one account.
+        &[handle, &repo.did],
+    ] {
+        let exported = export(args);
+        let lines = exported.lines();
         assert_eq!(lines_of(&lines, &repo.did).len(), 6, "{args:?}");
+        let summary = exported.errors.last().expect("a summary");
+        assert!(summary.contains(" 1 of 1 exported"), "{summary}");
     }
     let asked = format!("/xrpc/com.atproto.identity.resolveHandle?handle={handle}");
-    assert_eq!(resolver.count(&asked), 3);
+    assert_eq!(resolver.count(&asked), 4);
 
     let exported = export(&["mallory.example.com", &repo.did]);
     assert_eq!(exported.status, Some(1));

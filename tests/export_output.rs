@@ -240,7 +240,8 @@ fn ctrl_c_lets_the_repo_that_is_being_written_come_to_its_end() {
     pipe.read_exact(&mut text).expect("the first bytes");
     running.signal(Signal::SIGINT);
     pipe.read_to_end(&mut text).expect("the rest");
-    assert_eq!(running.wait().status, Some(130));
+    let exported = running.wait();
+    assert_eq!(exported.status, Some(130));
     let text = String::from_utf8(text).expect("text");
     let lines: Vec<_> = text.lines().collect();
     assert!(text.ends_with('\n'));
@@ -251,6 +252,9 @@ fn ctrl_c_lets_the_repo_that_is_being_written_come_to_its_end() {
         lines.len()
     );
     assert!(lines[whole - 1].starts_with(r#"{"type":"repo""#));
+    let summary = exported.errors.last().expect("a summary");
+    let counted = format!("{} of 3 exported", lines.len() / whole);
+    assert!(summary.contains(&counted), "{counted}: {summary}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! standard error. A reader that has seen enough (`backfiller … | head`) ends a command quietly. Pinned by
 //! `tests/command_line.rs`.
 
+mod accounts;
 mod check;
 mod dead_letters;
 mod documents;

@@ -146,7 +146,7 @@ fn start(options: &Enqueue, inputs: Vec<Input>, look_ups: &Arc<LookUps>) -> std:
         let look_ups = Arc::clone(look_ups);
         threads.push(named(format!("look-up-{n}"), move || {
             for wanted in wanted {
-                let shown = wanted.name.to_string();
+                let shown = wanted.to_string();
                 let it = match look_ups.find(wanted) {
                     Ok(message) => Found::Message(message),
                     Err(refused) => Found::Refused(shown, refused),

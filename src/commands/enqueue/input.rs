@@ -1,21 +1,15 @@
-//! The accounts that the operator names: each argument and each line is one, or says nothing.
+//! What is to be enqueued: each argument and each line is an account, or a message as JSON.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
 use super::message::Hints;
 use crate::commands::Failure;
+use crate::commands::accounts::{Lines, Name};
 use crate::fetch::host::Host;
-use crate::handle::Handle;
 use crate::queue::Message;
-use crate::queue::message::check_did;
-
-/// Longest line that is read, in bytes: a message has a DID of at most 2 KiB, a host and little else.
-const MAX_LINE: u64 = 64 * 1024;
 
 /// An account, as far as it is known before anybody is asked.
 #[derive(Debug)]
@@ -26,27 +20,38 @@ pub(super) struct Wanted {
     pub hints: Hints,
 }
 
-/// What an account is called.
-#[derive(Debug)]
-pub(super) enum Name {
-    Did(String),
-    Handle(Handle),
+impl Wanted {
+    /// Reads a DID, a handle or a message.
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if !text.starts_with('{') {
+            return Ok(Wanted {
+                name: Name::parse(text)?,
+                host: None,
+                hints: Hints::default(),
+            });
+        }
+        let message = Message::parse(text.as_bytes()).map_err(|e| e.text)?;
+        // It was an object a moment ago.
+        let fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+        Ok(Wanted {
+            name: Name::Did(message.did),
+            host: message.host,
+            hints: Hints::read(&fields, message.rev),
+        })
+    }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Name::Did(did) => f.write_str(did),
-            Name::Handle(handle) => handle.fmt(f),
-        }
+        self.name.fmt(f)
     }
 }
 
 /// Where accounts come from.
 pub(super) enum Input {
     Arguments(Vec<String>),
-    /// Lines of a file or of standard input.
-    Lines(Box<dyn Read + Send>, String),
+    Lines(Lines),
 }
 
 /// Opens all that accounts are read from, so that one that is missing is known before anything is enqueued.
@@ -56,25 +61,10 @@ pub(super) enum Input {
 pub(super) fn open(accounts: &[String], files: &[PathBuf]) -> Result<Vec<Input>, Failure> {
     let (dashes, named): (Vec<_>, Vec<_>) =
         accounts.iter().cloned().partition(|account| account == "-");
-    let mut inputs = vec![Input::Arguments(named)];
-    for file in files.iter().filter(|file| *file != Path::new("-")) {
-        let name = file.display().to_string();
-        let opened = File::open(file).and_then(|opened| {
-            // Reading a folder would fail with the first line only.
-            let is_folder = opened.metadata()?.is_dir();
-            let error = io::Error::from(io::ErrorKind::IsADirectory);
-            if is_folder { Err(error) } else { Ok(opened) }
-        });
-        let opened = opened.map_err(|e| Failure::Usage(format!("{name:?} cannot be read: {e}")))?;
-        inputs.push(Input::Lines(Box::new(opened), name));
-    }
-    if !dashes.is_empty() || files.iter().any(|file| file == Path::new("-")) {
-        inputs.push(Input::Lines(
-            Box::new(io::stdin()),
-            "standard input".to_owned(),
-        ));
-    }
-    Ok(inputs)
+    let dashes = dashes.into_iter().map(PathBuf::from);
+    let files: Vec<_> = files.iter().cloned().chain(dashes).collect();
+    let lists = Lines::open(&files)?.into_iter().map(Input::Lines);
+    Ok([Input::Arguments(named)].into_iter().chain(lists).collect())
 }
 
 impl Input {
@@ -86,86 +76,42 @@ impl Input {
         self,
         mut take: impl FnMut(Result<Wanted, (String, String)>) -> bool,
     ) -> Result<(), String> {
-        let mut parsed = |text: &str| match parse(text) {
+        let mut parsed = |text: &str| match Wanted::parse(text) {
             Ok(wanted) => take(Ok(wanted)),
             Err(why) => take(Err((text.to_owned(), why))),
         };
-        let (reader, name) = match self {
+        match self {
             Input::Arguments(accounts) => {
                 accounts.iter().all(|account| parsed(account));
-                return Ok(());
             }
-            Input::Lines(reader, name) => (reader, name),
-        };
-        let mut reader = BufReader::new(reader);
-        let mut line = Vec::new();
-        for number in 1_u64.. {
-            line.clear();
-            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-            let failed = |e: &dyn std::fmt::Display| format!("line {number} of {name}: {e}");
-            if read.map_err(|e| failed(&e))? == 0 {
-                return Ok(());
-            }
-            if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
-                return Err(failed(&format_args!("longer than {MAX_LINE} bytes")));
-            }
-            let text = String::from_utf8_lossy(&line);
-            // Files from elsewhere begin with a byte order mark.
-            let text = text.trim_start_matches('\u{feff}').trim();
-            if !text.is_empty() && !text.starts_with('#') && !parsed(text) {
-                return Ok(());
+            Input::Lines(mut lines) => {
+                while let Some(line) = lines.next()? {
+                    if !parsed(&line) {
+                        break;
+                    }
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Reads a DID, a handle or a message.
-fn parse(text: &str) -> Result<Wanted, String> {
-    let text = text.trim();
-    let named = |name| Wanted {
-        name,
-        host: None,
-        hints: Hints::default(),
-    };
-    if text.starts_with('{') {
-        let message = Message::parse(text.as_bytes()).map_err(|e| e.text)?;
-        // It was an object a moment ago.
-        let fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
-        return Ok(Wanted {
-            name: Name::Did(message.did),
-            host: message.host,
-            hints: Hints::read(&fields, message.rev),
-        });
-    }
-    let text = text.strip_prefix("at://").unwrap_or(text);
-    if text.starts_with("did:") {
-        check_did(text)?;
-        return Ok(named(Name::Did(text.to_owned())));
-    }
-    Handle::parse(text).map(|handle| named(Name::Handle(handle)))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
     fn read(text: &str) -> Vec<String> {
-        let input = Input::Lines(Box::new(io::Cursor::new(text.to_owned())), "it".to_owned());
+        let input = Box::new(Cursor::new(text.to_owned()));
+        let input = Input::Lines(Lines::of(input, "it".to_owned()));
         let mut all = Vec::new();
         let end = input.read(|it| {
             all.push(match it {
-                Ok(Wanted {
-                    name: Name::Did(did),
-                    host,
-                    ..
-                }) => {
-                    format!("{did} {}", host.map(|h| h.to_string()).unwrap_or_default())
+                Ok(Wanted { name, host, .. }) => {
+                    let host = host.map(|h| h.to_string()).unwrap_or_default();
+                    format!("{name} {host}").trim_end().to_owned()
                 }
-                Ok(Wanted {
-                    name: Name::Handle(handle),
-                    ..
-                }) => format!("@{handle}"),
                 Err((text, _)) => format!("not {text}"),
             });
             true
@@ -175,24 +121,23 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_an_account_or_says_nothing() {
-        let text = "\u{feff}did:plc:abc\r\n\n  # a comment\n\t@Alice.example.com \nat://did:web:a.example\n\
-                    {\"did\":\"did:plc:abd\",\"host\":\"pds.example\"}\n{\"did\":7}\ndid:key:z\nnobody\nlast.example.com";
+    fn a_line_is_an_account_or_a_message() {
+        let text = "did:plc:abc\n@Alice.example.com\n{\"did\":\"did:plc:abd\",\"host\":\"pds.example\"}\n\
+                    {\"did\":7}\n{\ndid:key:z\nnobody\nlast.example.com";
         assert_eq!(
             read(text),
             [
-                "did:plc:abc ",
-                "@alice.example.com",
-                "did:web:a.example ",
+                "did:plc:abc",
+                "alice.example.com",
                 "did:plc:abd pds.example",
                 "not {\"did\":7}",
+                "not {",
                 "not did:key:z",
                 "not nobody",
-                "@last.example.com",
+                "last.example.com",
             ]
         );
         let long = format!("did:plc:abc\ndid:plc:{}\n", "a".repeat(70_000));
         assert_eq!(read(&long)[1], "line 2 of it: longer than 65536 bytes");
-        assert_eq!(read(""), [""; 0]);
     }
 }

@@ -5,9 +5,10 @@
 
 use url::Host as UrlHost;
 
-use super::input::{Name, Wanted};
+use super::input::Wanted;
 use super::message::NewMessage;
 use super::{Enqueue, Kit};
+use crate::commands::accounts::Name;
 use crate::error::{JobError, Reason};
 use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::policy::AddressPolicy;

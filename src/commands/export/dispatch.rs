@@ -6,7 +6,7 @@
 //! [`MOST_PUT_OFF`] times in all, each time when its host's cool-down is over. CARs that are there are tried once. Pinned by
 //! `tests/export.rs` and `tests/export_failures.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -51,6 +51,8 @@ pub(super) enum End {
 pub(super) struct Dispatcher {
     shared: Shared,
     list: IntoIter<Origin>,
+    /// The accounts that had their turn: each is exported once, however often and by whichever name it is asked for.
+    seen: HashSet<String>,
     /// Whom to ask, where not the account's own server.
     host: Option<Host>,
     jobs: Sender<(Job, Permits)>,
@@ -79,6 +81,7 @@ impl Dispatcher {
             scheduler: Scheduler::new(shared.config.concurrency),
             shared: shared.clone(),
             list: list.into_iter(),
+            seen: HashSet::new(),
             host,
             jobs,
             reports,
@@ -137,9 +140,24 @@ impl Dispatcher {
             && self.scheduler.counts().0 + self.waiting.len() < MOST_WAITING
             && let Some(origin) = self.list.next()
         {
-            self.fresh += 1;
-            self.hold(Job::new(origin, self.host.as_ref()));
+            let job = Job::new(origin, self.host.as_ref());
+            if self.is_first(&job) {
+                self.fresh += 1;
+                self.hold(job);
+            }
         }
+    }
+
+    /// Whether nobody has asked for this account before.
+    fn is_first(&mut self, job: &Job) -> bool {
+        let Some(message) = &job.message else {
+            return true;
+        };
+        let is_first = self.seen.insert(message.did.clone());
+        if !is_first {
+            self.teller.repeated(job);
+        }
+        is_first
     }
 
     /// Puts a job into the lane of its host; a CAR, and a handle, into one whose gate is always open.
@@ -197,8 +215,12 @@ impl Dispatcher {
             commit,
         } = report;
         match result {
-            Ok(Ended::Written(written)) => self.teller.done(&job, &written),
-            Ok(Ended::Resolved) => self.hold(job),
+            Ok(Ended::Written) => self.teller.done(),
+            Ok(Ended::Resolved) => {
+                if self.is_first(&job) {
+                    self.hold(job);
+                }
+            }
             Ok(Ended::OutputFailed(error)) => return Some(End::OutputFailed(error)),
             Ok(Ended::NotBegun) => return Some(End::Shutdown),
             Err(Stopped::Busy(busy)) => self.busy(job, *busy),

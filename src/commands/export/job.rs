@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::sources::Origin;
+use crate::commands::accounts::Name;
 use crate::fetch::host::Host;
 use crate::hosts::Learnt;
 use crate::queue::Message;
@@ -29,7 +30,7 @@ impl Job {
     /// Nobody has begun it.
     pub(super) fn new(origin: Origin, host: Option<&Host>) -> Self {
         let message = match &origin {
-            Origin::Did(did) => Some(message(did, host)),
+            Origin::Account(Name::Did(did)) => Some(message(did, host)),
             _ => None,
         };
         Job {
@@ -53,7 +54,9 @@ impl fmt::Display for Job {
     /// What was asked for, and the DID that it turned out to be.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.origin, &self.message) {
-            (Origin::Handle(handle), Some(message)) => write!(f, "{handle} ({})", message.did),
+            (Origin::Account(Name::Handle(handle)), Some(message)) => {
+                write!(f, "{handle} ({})", message.did)
+            }
             (origin, _) => origin.fmt(f),
         }
     }

@@ -92,8 +92,8 @@ pub(super) struct About<'a> {
 }
 
 /// The [`EventWriter`] of a repo whose turn it is.
-pub(super) struct LineWriter<'a> {
-    turn: Turn<'a>,
+pub(super) struct LineWriter<'a, 't> {
+    turn: &'a mut Turn<'t>,
     buffers: &'a mut Buffers,
     collections: &'a Collections,
     metrics: &'a Metrics,
@@ -111,10 +111,10 @@ struct Place<'a> {
     passed: u64,
 }
 
-impl<'a> LineWriter<'a> {
+impl<'a, 't> LineWriter<'a, 't> {
     /// Begins the lines of a proven repo, or goes on with them.
     pub(super) fn new(
-        turn: Turn<'a>,
+        turn: &'a mut Turn<'t>,
         buffers: &'a mut Buffers,
         progress: &'a mut Progress,
         about: &About<'a>,
@@ -166,7 +166,7 @@ impl<'a> LineWriter<'a> {
     }
 }
 
-impl EventWriter for LineWriter<'_> {
+impl EventWriter for LineWriter<'_, '_> {
     type Error = Interrupted;
 
     fn resumed(&self) -> u64 {

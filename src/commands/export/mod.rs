@@ -63,7 +63,7 @@ const WORKERS_PER_JOB: usize = 8;
 /// Exports all that is asked for.
 pub(super) fn export(options: &Options) -> Result<ExitStatus, Failure> {
     let config = Arc::new(options.config()?);
-    let list = sources::all(&options.sources, options.file.as_deref())?;
+    let list = sources::all(&options.sources, &options.file)?;
     let opener = options.opener(&list, &config)?;
     let host = options.host(&list)?;
     let way = Way::from_options(&options.handles)?;
@@ -101,14 +101,15 @@ fn finish(
 ) -> Result<ExitStatus, Failure> {
     let metrics = Arc::clone(&crew.shared.metrics);
     // Whoever still writes a repo does so to its end.
-    let output = turns.end();
+    let (output, written) = turns.end().unzip();
+    let written = written.unwrap_or_default();
     match end {
         End::Done => {
             crew.join();
             if let Some(output) = output {
                 output.finish()?;
             }
-            teller.sum_up(&metrics, "");
+            teller.sum_up(&metrics, written, "");
             Ok(if teller.is_well() {
                 ExitStatus::Done
             } else {
@@ -122,7 +123,7 @@ fn finish(
                 Some(path) => format!("; interrupted, {path:?} is not made"),
                 None => "; interrupted".to_owned(),
             };
-            teller.sum_up(&metrics, &end);
+            teller.sum_up(&metrics, written, &end);
             Ok(ExitStatus::Interrupted)
         }
         End::OutputFailed(error) => {

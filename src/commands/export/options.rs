@@ -37,7 +37,8 @@ Examples:
 
 A SOURCE is, in this order: - for a CAR on standard input; what begins with did: is a DID; what has a slash in it, ends in .car or is \
 the name of a file that exists is a CAR file; anything else is a handle. Accounts are fetched, and CARs are read and nobody is asked: \
-these two are exported by different calls.
+these two are exported by different calls. A line of a list (--file) is a DID or a handle; empty lines and those that begin with # are passed over. An account \
+that is named more than once is exported once.
 
 Each line is an event, byte for byte as the worker writes it to Redis: create events in key order, at most 500 and 4 MiB of them, then one \
 repo event, and so on. One repo is written at a time, from its first line to its last; in which order the repos come depends on who answers first. \
@@ -61,7 +62,7 @@ pub struct Options {
 
     /// List of accounts, one a line; - is standard input
     #[arg(long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    pub file: Vec<PathBuf>,
 
     /// Write to this file, which is there when all is written
     #[arg(long, short, value_name = "FILE")]

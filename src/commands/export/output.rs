@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 
 use crate::commands::Failure;
 use crate::shutdown::Shutdown;
+use crate::worker::write::Written;
 
 /// What the name of a file ends with that is not whole yet.
 const PART: &str = ".part";
@@ -119,11 +120,22 @@ impl Output {
     }
 }
 
+/// What was written.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Repos, whole ones.
+    pub repos: usize,
+    /// Records of these that are none.
+    pub skipped: u64,
+    /// Records of these that were not asked for.
+    pub filtered: u64,
+}
+
 /// Whose turn it is to write.
 #[derive(Clone)]
 pub(super) struct Turns {
-    give: Sender<Output>,
-    take: Receiver<Output>,
+    give: Sender<(Output, Totals)>,
+    take: Receiver<(Output, Totals)>,
 }
 
 impl Turns {
@@ -131,7 +143,7 @@ impl Turns {
     pub(super) fn new(output: Output) -> Self {
         let (give, take) = bounded(1);
         // There is room for one.
-        let _ = give.send(output);
+        let _ = give.send((output, Totals::default()));
         Turns { give, take }
     }
 
@@ -141,38 +153,47 @@ impl Turns {
             return None;
         }
         select! {
-            recv(self.take) -> output => Some(Turn { output: output.ok(), turns: self }),
+            recv(self.take) -> held => Some(Turn { held: held.ok(), turns: self }),
             recv(shutdown.requested()) -> _ => None,
         }
     }
 
     /// Waits until whoever writes has written his repo; nobody has a turn after that.
-    pub(super) fn end(self) -> Option<Output> {
+    pub(super) fn end(self) -> Option<(Output, Totals)> {
         self.take.recv().ok()
     }
 }
 
 /// A turn to write; dropped, it is the next one's.
 pub(super) struct Turn<'t> {
-    output: Option<Output>,
+    held: Option<(Output, Totals)>,
     turns: &'t Turns,
 }
 
 impl Turn<'_> {
     /// Writes lines.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match &mut self.output {
-            Some(output) => output.write(lines),
+        match &mut self.held {
+            Some((output, _)) => output.write(lines),
             None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// A repo is written to its end; whoever ends the command knows it as soon as the turn is over.
+    pub(super) fn count(&mut self, written: &Written) {
+        if let Some((_, totals)) = &mut self.held {
+            totals.repos += 1;
+            totals.skipped += written.skipped;
+            totals.filtered += written.filtered;
         }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(output) = self.output.take() {
+        if let Some(held) = self.held.take() {
             // There is one, so there is room for it.
-            let _ = self.turns.give.send(output);
+            let _ = self.turns.give.send(held);
         }
     }
 }

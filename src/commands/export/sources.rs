@@ -5,25 +5,18 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::commands::Failure;
-use crate::handle::Handle;
-use crate::queue::message::check_did;
+use crate::commands::accounts::{Lines, Name};
 use crate::terminal::escaped_bytes;
-
-/// Longest line of a list of accounts, in bytes: a DID has at most 2 KiB.
-const MAX_LINE: u64 = 4096;
 
 /// One thing to be exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// An account, by its DID; checked.
-    Did(String),
-    /// An account, by its handle.
-    Handle(Handle),
+    /// An account.
+    Account(Name),
     /// A CAR file.
     File(PathBuf),
     /// A CAR on standard input.
@@ -38,8 +31,13 @@ impl Origin {
         if text == Some("-") {
             return Ok(Origin::Stdin);
         }
-        if let Some(did) = text.filter(|text| text.starts_with("did:")) {
-            return account(did).map_err(Failure::Usage);
+        let account = |text: &str| {
+            let name = Name::parse(text).map_err(|why| format!("{text:?}: {why}"));
+            name.map(Origin::Account)
+        };
+        let is_did = |text: &&str| text.starts_with("did:") || text.starts_with("at://");
+        if let Some(text) = text.filter(is_did) {
+            return account(text).map_err(Failure::Usage);
         }
         let is_path = word.as_encoded_bytes().contains(&b'/')
             || path
@@ -72,54 +70,32 @@ impl fmt::Display for Origin {
     /// In one line, whatever the name of a file is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Neither syntax has a character that would have to be escaped.
-            Origin::Did(did) => f.write_str(did),
-            Origin::Handle(handle) => handle.fmt(f),
+            Origin::Account(name) => name.fmt(f),
             Origin::File(path) => f.write_str(&escaped_bytes(path.as_os_str().as_encoded_bytes())),
             Origin::Stdin => f.write_str("standard input"),
         }
     }
 }
 
-/// An account by its DID or its handle, with or without `@`.
-fn account(text: &str) -> Result<Origin, String> {
-    if text.starts_with("did:") {
-        return check_did(text).map(|()| Origin::Did(text.to_owned()));
-    }
-    match Handle::parse(text) {
-        Ok(handle) => Ok(Origin::Handle(handle)),
-        Err(_) => Err(format!("{text:?} is neither a DID nor a handle")),
-    }
-}
-
-/// All that is asked for: the words, and the accounts that a list names, one a line; blank lines and those with `#` before them are
-/// passed over. The list is read whole before anything begins, so that a mistake in it costs nothing.
+/// All that is asked for: the words, and the accounts that lists name, a line each. Lists are read whole before
+/// anything begins, so that a mistake in one costs nothing.
 ///
 /// # Errors
 /// [`Failure::Usage`] for the first that is nothing of the kind.
-pub(super) fn all(
-    words: &[impl AsRef<OsStr>],
-    list: Option<&Path>,
-) -> Result<Vec<Origin>, Failure> {
+pub(super) fn all(words: &[impl AsRef<OsStr>], lists: &[PathBuf]) -> Result<Vec<Origin>, Failure> {
     let mut origins = Vec::new();
     for word in words {
         origins.push(Origin::parse(word.as_ref())?);
     }
     let stdins = origins.iter().filter(|origin| **origin == Origin::Stdin);
-    let list_is_stdin = list.is_some_and(|list| list == Path::new("-"));
-    if stdins.count() + usize::from(list_is_stdin) > 1 {
+    let is_list = lists.iter().any(|list| list == Path::new("-"));
+    if stdins.count() + usize::from(is_list) > 1 {
         return Err(Failure::Usage(
             "standard input can be read only once".to_owned(),
         ));
     }
-    if let Some(list) = list {
-        let input: Box<dyn Read> = if list_is_stdin {
-            Box::new(io::stdin().lock())
-        } else {
-            let opened = File::open(list);
-            Box::new(opened.map_err(|e| Failure::Usage(format!("{list:?}: {e}")))?)
-        };
-        read_list(list, input, &mut origins)?;
+    for list in Lines::open(lists)? {
+        read_list(list, &mut origins).map_err(Failure::Usage)?;
     }
     if origins.is_empty() {
         return Err(Failure::Usage(
@@ -129,44 +105,41 @@ pub(super) fn all(
     Ok(origins)
 }
 
-fn read_list(list: &Path, input: impl Read, origins: &mut Vec<Origin>) -> Result<(), Failure> {
-    let mut input = BufReader::new(input);
-    let mut line = Vec::new();
-    for number in 1_u64.. {
-        let wrong = |e: &dyn fmt::Display| Failure::Usage(format!("{list:?}, line {number}: {e}"));
-        line.clear();
-        let length = (&mut input).take(MAX_LINE).read_until(b'\n', &mut line);
-        if length.map_err(|e| wrong(&e))? == 0 {
-            break;
-        }
-        if line.len() as u64 == MAX_LINE {
-            return Err(wrong(&"too long for an account"));
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim();
-        if !text.is_empty() && !text.starts_with('#') {
-            origins.push(account(text).map_err(|e| wrong(&e))?);
-        }
+fn read_list(mut list: Lines, origins: &mut Vec<Origin>) -> Result<(), String> {
+    while let Some(line) = list.next()? {
+        let name = Name::parse(&line).map_err(|why| list.wrong(format_args!("{line:?}: {why}")))?;
+        origins.push(Origin::Account(name));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
     fn parse(word: &str) -> Result<Origin, String> {
         Origin::parse(OsStr::new(word)).map_err(|e| e.to_string())
     }
 
+    fn account(name: &str) -> Result<Origin, String> {
+        Name::parse(name).map(Origin::Account)
+    }
+
     #[test]
     fn a_word_says_what_it_is() {
         let did = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
-        assert_eq!(parse(did), Ok(Origin::Did(did.to_owned())));
+        for (word, name) in [
+            (did, did),
+            ("at://did:web:a.example", "did:web:a.example"),
+            ("alice.example.com", "alice.example.com"),
+            ("@Alice.example.com", "alice.example.com"),
+            ("at://alice.example.com", "alice.example.com"),
+        ] {
+            assert_eq!(parse(word), account(name), "{word}");
+        }
         assert_eq!(parse("-"), Ok(Origin::Stdin));
-        let alice = Handle::parse("alice.example.com").map(Origin::Handle);
-        assert_eq!(parse("alice.example.com"), alice);
-        assert_eq!(parse("@Alice.example.com"), alice);
         // Tests run in the folder of the package.
         let file = |path: &str| Ok(Origin::File(path.into()));
         assert_eq!(parse("Cargo.toml"), file("Cargo.toml"));
@@ -187,29 +160,24 @@ mod tests {
         }
     }
 
+    fn list(text: &str) -> Lines {
+        Lines::of(Box::new(Cursor::new(text.to_owned())), "it".to_owned())
+    }
+
     #[test]
     fn a_list_has_an_account_a_line() {
         let mut origins = Vec::new();
         let text = "# accounts\n\n did:plc:abc \r\n@alice.example.com\nbob.example.com";
-        read_list(Path::new("list"), text.as_bytes(), &mut origins).expect("a list");
+        read_list(list(text), &mut origins).expect("a list");
         let shown: Vec<_> = origins.iter().map(Origin::to_string).collect();
         assert_eq!(
             shown,
             ["did:plc:abc", "alice.example.com", "bob.example.com"]
         );
-        for bad in [
-            "./a.car",
-            "did:plc:abc\n\u{1b}[31m",
-            "\u{ff}",
-            "-",
-            &"a".repeat(5000),
-        ] {
-            let error = read_list(Path::new("list"), bad.as_bytes(), &mut origins);
-            let Err(Failure::Usage(text)) = error else {
-                panic!("{bad:?} is refused");
-            };
-            assert!(text.starts_with("\"list\", line "), "{text}");
-            assert!(!text.contains('\u{1b}'), "{text}");
+        for bad in ["./a.car", "did:plc:abc\n\u{1b}[31m", "-", "Makefile"] {
+            let error = read_list(list(bad), &mut origins).expect_err(bad);
+            assert!(error.starts_with("line "), "{error}");
+            assert!(!error.contains('\u{1b}'), "{error}");
         }
     }
 }

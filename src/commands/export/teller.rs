@@ -9,10 +9,10 @@ use std::time::Instant;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::job::Job;
+use super::output::Totals;
 use crate::error::Reason;
 use crate::metrics::Metrics;
 use crate::terminal::escaped;
-use crate::worker::write::Written;
 
 /// Speaks to whoever has started the export.
 pub(super) struct Teller {
@@ -21,8 +21,6 @@ pub(super) struct Teller {
     total: usize,
     done: usize,
     failed: usize,
-    skipped: u64,
-    filtered: u64,
     /// Whether signatures are not verified.
     unverified: bool,
 }
@@ -47,8 +45,6 @@ impl Teller {
             total,
             done: 0,
             failed: 0,
-            skipped: 0,
-            filtered: 0,
             unverified,
         };
         if unverified {
@@ -60,11 +56,17 @@ impl Teller {
     }
 
     /// One is written.
-    pub(super) fn done(&mut self, job: &Job, written: &Written) {
+    pub(super) fn done(&mut self) {
         self.done += 1;
-        self.skipped += written.skipped;
-        self.filtered += written.filtered;
-        log::info!("{job}: {} records", written.records);
+    }
+
+    /// One is the account of another that was asked for.
+    pub(super) fn repeated(&mut self, job: &Job) {
+        self.total -= 1;
+        if let Some(bar) = &self.bar {
+            bar.set_length(self.total as u64);
+        }
+        log::info!("{job}: asked for more than once");
     }
 
     /// One has failed for good.
@@ -95,20 +97,20 @@ impl Teller {
         ));
     }
 
-    /// Says what has become of all; `end`: what else there is to say.
-    pub(super) fn sum_up(&mut self, metrics: &Metrics, end: &str) {
+    /// Says what has become of all; `written`: what the output has, `end`: what else there is to say.
+    pub(super) fn sum_up(&mut self, metrics: &Metrics, written: Totals, end: &str) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         let unverified = if self.unverified { ", UNVERIFIED" } else { "" };
         let line = format!(
             "{} of {} exported{unverified}, {} failed; records={} skipped={} filtered={} bytes={} spills={} seconds={:.1}{end}",
-            self.done,
+            written.repos,
             self.total,
             self.failed,
             metrics.records.get(),
-            self.skipped,
-            self.filtered,
+            written.skipped,
+            written.filtered,
             metrics.bytes.get(),
             metrics.spills.get(),
             self.began.elapsed().as_secs_f64(),

@@ -14,6 +14,7 @@ use super::lines::{About, Buffers, Interrupted, LineWriter};
 use super::offline::Opener;
 use super::output::Turns;
 use super::sources::Origin;
+use crate::commands::accounts::Name;
 use crate::error::{JobError, Reason, guarded};
 use crate::fault::{self, Stage};
 use crate::fetch::host::Host;
@@ -25,7 +26,7 @@ use crate::repo::mst;
 use crate::status::{Phase, Slot};
 use crate::worker::Shared;
 use crate::worker::source::Source;
-use crate::worker::write::{Written, write_leaves};
+use crate::worker::write::write_leaves;
 
 /// How long a handle waits for the hosts that resolve it, until it is put off.
 const HANDLE_PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +34,7 @@ const HANDLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How a job ended that did not fail.
 pub(super) enum Ended {
     /// In lines.
-    Written(Written),
+    Written,
     /// In the DID of its handle: it goes on as an account.
     Resolved,
     /// The output takes no more.
@@ -136,7 +137,7 @@ impl Worker {
             shutdown,
             ..
         } = &self.common.shared;
-        let Some(turn) = self.common.turns.wait(shutdown) else {
+        let Some(mut turn) = self.common.turns.wait(shutdown) else {
             return Ok(Ended::NotBegun);
         };
         self.slot.enter(Phase::Write);
@@ -146,9 +147,14 @@ impl Worker {
             rev: &commit.rev,
         };
         let with = (&config.collections, &**metrics, &*self.slot);
-        let writer = LineWriter::new(turn, &mut self.buffers, &mut job.progress, &about, with);
+        let progress = &mut job.progress;
+        let writer = LineWriter::new(&mut turn, &mut self.buffers, progress, &about, with);
         match write_leaves(writer, &did, &mut tree) {
-            Ok(written) => Ok(Ended::Written(written)),
+            Ok(written) => {
+                log::info!("{job}: {} records", written.records);
+                turn.count(&written);
+                Ok(Ended::Written)
+            }
             Err(Interrupted::Failed(error)) => Err(error.into()),
             Err(Interrupted::Output(error)) => Ok(Ended::OutputFailed(error)),
         }
@@ -156,7 +162,7 @@ impl Worker {
 
     /// Finds out whose handle it is.
     fn resolve(&mut self, job: &mut Job) -> Result<Ended, Stopped> {
-        let Origin::Handle(handle) = &job.origin else {
+        let Origin::Account(Name::Handle(handle)) = &job.origin else {
             // Offline CARs have an opener, and DIDs a message.
             return Err(JobError::new(Reason::Panic, "neither an account nor a CAR").into());
         };
