@@ -40,11 +40,16 @@ fn map_large_memory() {
     }
 }
 
-/// What clap says, without the passwords of URLs, with a scheme or without, that stand where no argument is expected, which it repeats.
+/// What clap says, without the passwords of URLs, with a scheme or without, that stand where no argument is expected, which it repeats: the
+/// whole argument, or what stands behind the `=` of an option.
 fn usage(error: &clap::Error) -> ExitCode {
     let said = error.render().to_string();
     let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
-    let urls = arguments.filter(|argument| argument.contains("://") || argument.contains('@'));
+    let values = arguments.flat_map(|argument| {
+        let value = argument.split_once('=').map(|(_, value)| value.to_owned());
+        [Some(argument), value].into_iter().flatten()
+    });
+    let urls = values.filter(|value| value.contains(":/") || value.contains('@'));
     let shown = urls.fold(said.clone(), |text, url| text.replace(&url, &redact(&url)));
     // Where it cannot be written, the status says it.
     let _ = match shown == said {

@@ -14,8 +14,8 @@ const REPEATED: &str = "with args beginning with";
 ///
 /// All between the first colon of the user part and the last `@` may be a password. A name alone may be one as well, by mistake or,
 /// on the web, as a token; so it is shown only for Redis, and before a colon. Where no `://` says where the user part begins, it
-/// begins at the start. Without an `@`, what stands behind a colon and is no port may be one. Of the query only what is known is shown.
-/// A path to a socket has no user part: there the `@` is the path's or the query's.
+/// begins at the start. Without an `@`, what stands behind a colon and is no port may be one; and where there is no `://`, all that
+/// stands behind a colon without a port. Of the query only what is known is shown. A path to a socket has no user part: there the `@` is the path's or the query's.
 pub fn redact(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
     let scheme = url.split(':').next().unwrap_or_default();
@@ -38,6 +38,11 @@ pub fn redact(url: &str) -> String {
             .map_or(url.len(), |at| at + start);
         if let Some(colon) = password_of(&url[start..end]) {
             shown.replace_range(start + colon + 1.., HIDDEN);
+        } else if start == 0
+            && let Some(colon) = url.find(':').filter(|colon| colon + 1 >= end)
+        {
+            // A slash is missing: what looks like a path is what should stand before it.
+            shown.replace_range(colon + 1.., HIDDEN);
         }
     }
     // unix:///path?pass=… carries it in the query, where a name may be written in many ways.
@@ -103,6 +108,10 @@ mod tests {
                 "redis://h?Password=***&db=1&passphrase=***",
             ),
             ("redis:/:secret@h", "redis:***@h"),
+            ("redis:/:secret", "redis:***"),
+            ("rediss:/default:secret", "rediss:***"),
+            ("redis:secret", "redis:***"),
+            ("/u:secret", "/u:***"),
             ("user:secret@h:1", "user:***@h:1"),
             // Encoded, or with what should have been.
             ("redis://u:se%40cret@h", "redis://u:***@h"),

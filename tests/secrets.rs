@@ -283,6 +283,9 @@ fn urls_that_are_refused_at_the_start() {
         "redis://user:s3cr3t#x@host:port",
         "redis://[::1]:s3cr3t",
         "unix:?pass=s3cr3t&s3cr3t",
+        "redis:/:s3cr3t",
+        "rediss:/default:s3cr3t",
+        "redis:s3cr3t",
     ] {
         for program in noisy(|| program().env("REDIS_URL", url)) {
             ends(program, 2);
@@ -303,11 +306,21 @@ fn urls_that_are_refused_at_the_start() {
             ends(program, 2);
         }
     }
-    // Where no argument is expected, it is repeated without the password.
-    for program in noisy(|| program().arg("redis://:s3cr3t@host:6379")) {
-        let ended = ends(program, 2);
-        let repeated = |line: &String| line.contains("redis://:***@host:6379");
-        assert!(ended.lines().iter().any(repeated), "{:#?}", ended.lines());
+    // Where no argument is expected, or another one, it is repeated without the password.
+    let url = "redis://:s3cr3t@host:6379";
+    for arguments in [
+        &[url][..],
+        &["status", &format!("--json={url}")],
+        &["status", &format!("--watch={url}")],
+        &["status", "--watch", url],
+        &["enqueue", &format!("--concurrency={url}"), "did:plc:abc"],
+    ] {
+        let with = || arguments.iter().fold(program(), |it, word| it.arg(word));
+        for program in noisy(with) {
+            let ended = ends(program, 2);
+            let repeated = |line: &String| line.contains("redis://:***@host:6379");
+            assert!(ended.lines().iter().any(repeated), "{:#?}", ended.lines());
+        }
     }
     // Nor does the page that shows the variables' values show these.
     let ended = program()
