@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub enum Phase {
     /// No job.
     Idle,
-    /// The output stream is full.
+    /// The output stream is full, or takes nothing for now.
     Backpressure,
     /// Asking the server, and reading the CAR.
     Fetch,
@@ -36,7 +36,7 @@ pub enum Phase {
     End,
     /// Looking for messages that are due or new.
     Read,
-    /// Claiming messages whose hosts are free.
+    /// Claiming messages whose hosts are free; of a worker: acquiring the one that it was given.
     Claim,
     /// Renewing leases and the consumer name.
     Renew,
@@ -207,6 +207,13 @@ impl Slot {
         }
     }
 
+    /// Enters a stage until the guard is dropped, and then again the one before.
+    pub fn visit(&self, phase: Phase) -> Visit<'_> {
+        let (before, _) = self.phase();
+        self.enter(phase);
+        Visit { slot: self, before }
+    }
+
     /// The stage, and for how long it has been that; takes no lock.
     pub fn phase(&self) -> (Phase, Duration) {
         let stage = self.stage.load(Relaxed);
@@ -288,6 +295,18 @@ impl Slot {
     }
 }
 
+/// A stage within another one.
+pub struct Visit<'s> {
+    slot: &'s Slot,
+    before: Phase,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.slot.enter(self.before);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +331,19 @@ mod tests {
         slot.end();
         assert_eq!(slot.phase().0, Phase::Idle);
         assert!(slot.view().is_none());
+    }
+
+    #[test]
+    fn after_a_stage_within_another_that_one_goes_on() {
+        let slot = Slot::default();
+        slot.enter(Phase::Write);
+        let full = slot.visit(Phase::Backpressure);
+        let away = slot.visit(Phase::Redis);
+        assert_eq!(slot.phase().0, Phase::Redis);
+        drop(away);
+        assert_eq!(slot.phase().0, Phase::Backpressure);
+        drop(full);
+        assert_eq!(slot.phase().0, Phase::Write);
     }
 
     #[test]

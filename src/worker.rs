@@ -177,7 +177,7 @@ impl Worker {
 
     /// The way of a repo.
     fn process(&mut self, job: &mut Job) -> Result<Ended, Stopped> {
-        self.slot.enter(Phase::Backpressure);
+        self.slot.enter(Phase::Claim);
         if job.hold.is_lost() {
             return Ok(Ended::NotOurs(Standing::Taken));
         }

@@ -17,6 +17,7 @@ use support::events::{
 use support::fixture_server::{FixtureServer, GET_REPO, served};
 use support::generator::Repo;
 use support::hostile::outcomes::assert_none_failed;
+use support::ops::{Ops, watched};
 use support::redis_server::RedisServer;
 use support::wait::{LIMIT, eventually};
 
@@ -128,9 +129,20 @@ fn undrained_the_output_stops_at_the_mark_and_one_chunk_per_worker() {
     for workers in [1, 3] {
         let mut stage = Stage::new();
         let repos: Vec<_> = (0..4).map(|seed| stage.enqueue(seed, 1100)).collect();
-        let mut backfiller = stage.builder(MARK, workers).start();
+        let mut backfiller = watched(stage.builder(MARK, workers)).start();
         // All workers wait, and only draining lets them go on.
         stage.wait_until_nothing_moves(workers);
+        let ops = Ops::of(&backfiller);
+        eventually(
+            "it is shown, also of whoever stands in the midst of a repo",
+            || {
+                let status = ops.status();
+                let workers = status["workers"].as_array().expect("workers");
+                let mut bytes = workers.iter().map(|worker| worker["bytes"].as_u64());
+                let mut phases = workers.iter().map(|worker| &worker["phase"]);
+                bytes.any(|bytes| bytes > Some(0)) && phases.all(|phase| phase == "backpressure")
+            },
+        );
         let length = stage.length();
         assert!(length >= MARK, "{workers} workers: {length}");
         assert!(

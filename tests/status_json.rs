@@ -338,6 +338,11 @@ fn while_redis_is_away_the_rest_is_shown_and_no_password() {
         let mut workers = status["workers"].as_array().unwrap().iter();
         assert!(workers.any(|worker| worker["did"] == repo.did), "{status}");
     }
+    stage.server.release(&repo.did);
+    when(ops, "the worker waits for Redis", |status| {
+        let mut workers = status["workers"].as_array().unwrap().iter();
+        workers.any(|worker| worker["did"] == repo.did && worker["phase"] == "redis")
+    });
 }
 
 /// Steps are those of the clock: this waits for one.

@@ -9,6 +9,7 @@
 
 mod plain;
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use self::plain::Plain;
 use crate::logging::rounded;
 use crate::resp::Pipeline;
 use crate::shutdown::Shutdown;
+use crate::status::{Phase, Slot};
 
 /// How long Redis may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,6 +107,8 @@ pub struct Link {
     generation: u64,
     shutdown: Shutdown,
     reply_timeout: Duration,
+    /// Whose it is, where it is shown that he waits.
+    slot: Option<Arc<Slot>>,
 }
 
 impl Link {
@@ -135,6 +139,7 @@ impl Link {
             generation: 0,
             shutdown: shutdown.clone(),
             reply_timeout: REPLY_TIMEOUT,
+            slot: None,
         })
     }
 
@@ -142,6 +147,14 @@ impl Link {
     pub fn with_reply_timeout(self, reply_timeout: Duration) -> Self {
         Link {
             reply_timeout,
+            ..self
+        }
+    }
+
+    /// The same, but shows in this slot when it waits for Redis.
+    pub fn shown_in(self, slot: &Arc<Slot>) -> Self {
+        Link {
+            slot: Some(Arc::clone(slot)),
             ..self
         }
     }
@@ -231,6 +244,8 @@ impl Link {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut said: Option<Instant> = None;
+        let slot = self.slot.clone();
+        let mut waits = None;
         loop {
             let error = match attempt(self) {
                 Ok(value) => {
@@ -253,6 +268,7 @@ impl Link {
                 log::warn!("~error":% = error; "Redis cannot be used: {error}; waiting for it");
                 said = Some(Instant::now());
             }
+            waits = waits.or_else(|| slot.as_ref().map(|slot| slot.visit(Phase::Redis)));
             match patience {
                 Patience::UntilShutdown => {
                     if self.shutdown.sleep(pause) {

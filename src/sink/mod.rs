@@ -145,13 +145,13 @@ impl Sink {
         slot: Arc<Slot>,
     ) -> RedisResult<Self> {
         Ok(Sink {
-            link: Link::new(&config.redis, shutdown)?,
+            link: Link::new(&config.redis, shutdown)?.shown_in(&slot),
             room: Room::new(
                 &config.firehose_stream,
                 config.high_water_mark,
                 shutdown,
                 said,
-                Arc::clone(&metrics),
+                (Arc::clone(&metrics), Arc::clone(&slot)),
             ),
             config: Arc::clone(config),
             metrics,

@@ -17,6 +17,7 @@ use crate::error::JobError;
 use crate::logging::rounded;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::status::{Phase, Slot};
 
 /// How often the length of a full output is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -57,6 +58,7 @@ pub struct Room {
     shutdown: Shutdown,
     said: Said,
     metrics: Arc<Metrics>,
+    slot: Arc<Slot>,
     /// The length as last heard, and when.
     length: Option<(u64, Instant)>,
     /// How long the next refused chunk is waited for.
@@ -64,13 +66,13 @@ pub struct Room {
 }
 
 impl Room {
-    /// For this stream and this mark, in entries.
+    /// For this stream and this mark, in entries; who waits is counted and shown there.
     pub fn new(
         output: &str,
         high_water_mark: u64,
         shutdown: &Shutdown,
         said: Said,
-        metrics: Arc<Metrics>,
+        (metrics, slot): (Arc<Metrics>, Arc<Slot>),
     ) -> Self {
         Room {
             output: output.as_bytes().to_vec(),
@@ -78,6 +80,7 @@ impl Room {
             shutdown: shutdown.clone(),
             said,
             metrics,
+            slot,
             length: None,
             pause: POLL,
         }
@@ -88,6 +91,7 @@ impl Room {
         if self.said.refused.is_due() {
             log::warn!("~error":% = error; "Redis cannot be used: {error}; waiting for it");
         }
+        let _waits = self.slot.visit(Phase::Backpressure);
         thread::sleep(self.pause);
         self.metrics.waited_for_output(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -118,6 +122,8 @@ impl Room {
         ask.arg(&self.output);
         let began = Instant::now();
         let mut announced = false;
+        let slot = Arc::clone(&self.slot);
+        let mut is_full = None;
         loop {
             let length = match link.insist(patience, |link| link.query(&ask)) {
                 Ok(length) => length,
@@ -136,6 +142,7 @@ impl Room {
                 }
                 return Ok(true);
             }
+            is_full = is_full.or_else(|| Some(slot.visit(Phase::Backpressure)));
             if !announced && self.said.full.is_due() {
                 let mark = self.high_water_mark;
                 log::info!(
