@@ -195,22 +195,30 @@ fn it_updates_itself_says_when_nobody_answers_and_recovers() {
     );
 
     let troubles = [
-        (Answer::Nothing, "no connection"),
+        (
+            Answer::Nothing,
+            "The worker cannot be reached: no connection",
+        ),
         (
             Answer::Other("503 Service Unavailable", "draining"),
-            "it answers 503",
+            "The worker cannot be reached: it answers 503",
         ),
-        (Answer::Other("200 OK", "no JSON"), ""),
+        (
+            Answer::Other("200 OK", "no JSON"),
+            "The worker cannot be reached: ",
+        ),
         // Of another version.
-        (Answer::Other("200 OK", "{}"), "its answer cannot be shown"),
+        (
+            Answer::Other("200 OK", "{}"),
+            "The worker’s answer cannot be shown: ",
+        ),
         (
             Answer::Other("200 OK", "null"),
-            "its answer cannot be shown",
+            "The worker’s answer cannot be shown: ",
         ),
     ];
-    for (trouble, why) in troubles {
+    for (trouble, said) in troubles {
         server.answer(trouble);
-        let said = format!("The worker cannot be reached: {why}");
         browser.wait_for(
             &tab,
             &format!(

@@ -277,7 +277,7 @@ fn what_strangers_chose_is_text_and_exact() {
             .flat_map(|failures| failures["last"].as_array().unwrap());
         last.clone().find(|failure| failure["id"] == id).unwrap()
     };
-    assert_eq!(of(&id)["did"], Value::Null, "it has none that is one");
+    assert_eq!(of(&id)["did"], did, "as it was named");
     assert_eq!(of(&web)["did"], percent);
     let error = of(&stage.messages[0].0)["error"].as_str().unwrap();
     assert!(error.ends_with("</script><b>\"no\"\\u{7}\\"), "{error}");

@@ -32,24 +32,29 @@ const ask = async () => {
 
 const why = (error) => (error.name === 'TimeoutError' ? `no answer in ${duration(PATIENCE_MS / 1000)}` : error instanceof TypeError ? 'no connection' : error.message);
 
+/** Shows an answer; that this cannot be done is no fault of the way to the worker. */
+const shown = (next) => {
+  // Charts are drawn at the width that they have.
+  main.hidden = false;
+  try {
+    show(next);
+    head(next);
+  } catch (error) {
+    // A worker of another version, or a browser that is too old.
+    return `The worker’s answer cannot be shown: ${error.message}`;
+  }
+  [status, came_ms] = [next, Date.now()];
+  return null;
+};
+
 const round = async () => {
   if (asking || document.hidden) return;
   asking = true;
   clearTimeout(timer);
   try {
-    const next = await ask();
-    // Charts are drawn at the width that they have.
-    main.hidden = false;
-    try {
-      show(next);
-      head(next);
-    } catch (error) {
-      // A worker of another version, perhaps.
-      throw new Error(`its answer cannot be shown (${error.message})`);
-    }
-    [status, came_ms, trouble] = [next, Date.now(), null];
+    trouble = shown(await ask());
   } catch (error) {
-    trouble = why(error);
+    trouble = `The worker cannot be reached: ${why(error)}`;
   }
   asking = false;
   say_state();
@@ -64,7 +69,7 @@ const head = (status) => {
 
 /** The level and one or more sentences; without numbers that change, for it is read out whenever it does. */
 const states = () => {
-  if (trouble) return ['bad', `The worker cannot be reached: ${foreign(trouble)}. The page tries again by itself.`];
+  if (trouble) return ['bad', `${foreign(trouble)}. The page tries again by itself.`];
   if (!status) return ['unknown', 'Asking the worker …'];
   const said = [];
   if (!status.redis.connected) said.push(['bad', `Redis is away${status.redis.error ? `: ${foreign(status.redis.error)}` : ''}. The worker waits, and goes on by itself.`]);

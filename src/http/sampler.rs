@@ -5,7 +5,6 @@
 //! once. The letters, which may be long, are read again only where their number has changed, or now and then. Pinned by
 //! `tests/status_json.rs`.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 use super::Watched;
 use crate::connection::Link;
 use crate::queue::fence::is_no_group;
+use crate::queue::message::named_did;
 use crate::status::{Phase, Slot};
 
 /// How often Redis is asked.
@@ -31,8 +31,6 @@ const LETTERS: usize = 10;
 const LETTERS_AGAIN: Duration = Duration::from_secs(15);
 /// Characters of a letter's text that are kept: all that this program writes.
 const MOST_TEXT: usize = 500;
-/// A message that is longer than this is not looked into for its DID.
-const MOST_MESSAGE: usize = 64 << 10;
 
 /// What was heard last.
 #[derive(Debug, Clone, Default)]
@@ -199,7 +197,7 @@ fn letter(entry: StreamId) -> Letter {
     let text = |name: &str| entry.map.get(name).map(bytes).unwrap_or_default();
     let line = |name| cut(&String::from_utf8_lossy(text(name)));
     Letter {
-        did: did_of(text("repo")),
+        did: named_did(text("repo")),
         reason: line("reason"),
         error: line("error"),
         attempts: line("attempts").parse().unwrap_or_default(),
@@ -213,15 +211,6 @@ fn bytes(value: &redis::Value) -> &[u8] {
         redis::Value::BulkString(bytes) => bytes,
         _ => &[],
     }
-}
-
-/// The DID that a message names.
-fn did_of(message: &[u8]) -> Option<String> {
-    if message.len() > MOST_MESSAGE {
-        return None;
-    }
-    let message: HashMap<String, serde_json::Value> = serde_json::from_slice(message).ok()?;
-    Some(cut(message.get("did")?.as_str()?))
 }
 
 /// The beginning of a text.

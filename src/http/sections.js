@@ -134,14 +134,14 @@ const workers = () => {
   };
   const show = () => {
     if (!status) return;
-    const counts = Map.groupBy(status.workers, (worker) => worker.phase);
-    if (phase !== null && !counts.has(phase)) counts.set(phase, []);
-    const choices = [[null, status.workers], ...[...counts].sort(([a], [b]) => (a < b ? -1 : 1))];
-    each(phases, choices, button, (made, [name, list]) => {
+    const counts = new Map(phase === null ? [] : [[phase, 0]]);
+    for (const worker of status.workers) counts.set(worker.phase, (counts.get(worker.phase) ?? 0) + 1);
+    const choices = [[null, status.workers.length], ...[...counts].sort(([a], [b]) => (a < b ? -1 : 1))];
+    each(phases, choices, button, (made, [name, workers]) => {
       made.dataset.phase = name ?? '';
       made.setAttribute('aria-pressed', String(name === phase));
       put(made.children[0], name === null ? 'all' : foreign(name));
-      put(made.children[1], count(list.length));
+      put(made.children[1], count(workers));
     });
     const wanted = find.value.trim().toLowerCase();
     const chosen = status.workers

@@ -14,6 +14,11 @@ use crate::fetch::host::{ChosenBy, Host};
 /// The field that holds the message.
 pub const FIELD: &str = "repo";
 
+/// A value that is longer than this, in bytes, is not looked into for the DID that it names.
+const MOST_READ: usize = 64 << 10;
+/// Characters of that DID which are kept.
+const MOST_NAMED: usize = 500;
+
 /// A well-formed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -62,6 +67,16 @@ pub fn check_did(did: &str) -> Result<(), String> {
     }
 }
 
+/// The DID that a value names, whatever else is wrong with it or with the DID: for people who look for it.
+pub fn named_did(value: &[u8]) -> Option<String> {
+    if value.len() > MOST_READ {
+        return None;
+    }
+    let fields: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    let did = fields.get("did")?.as_str()?;
+    Some(did.chars().take(MOST_NAMED).collect())
+}
+
 fn bad(what: impl std::fmt::Display) -> JobError {
     JobError::new(Reason::BadMessage, what)
 }
@@ -91,6 +106,26 @@ mod tests {
             (message.host, message.rev.as_deref()),
             (None, Some("3kl7ad7zmfk2r"))
         );
+    }
+
+    #[test]
+    fn what_is_no_message_may_still_name_a_did() {
+        let long = format!("did:plc:{}", "a".repeat(600));
+        let long_one = format!(r#"{{"did":"{long}"}}"#);
+        let huge = format!(r#"{{"did":"did:plc:abc","x":"{}"}}"#, "a".repeat(70_000));
+        for (value, named) in [
+            (
+                r#"{"did":"did:plc:abc","host":"ftp://pds.example"}"#,
+                Some("did:plc:abc"),
+            ),
+            (r#"{"did":"nobody"}"#, Some("nobody")),
+            (&long_one, Some(&long[..500])),
+            (&huge, None),
+            (r#"{"did":7}"#, None),
+            ("did:plc:abc", None),
+        ] {
+            assert_eq!(named_did(value.as_bytes()).as_deref(), named, "{value}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::ending::{Ending, Original, conclude};
 use super::super::fence::{Executed, Fence, Standing};
 use super::super::held::Hold;
+use super::super::message::named_did;
 use super::super::pending::{Offered, Seen};
 use super::super::scheduler::{self, Kind, Parked, Place};
 use super::super::{Entries, EntryId, retry, said_deleted};
@@ -244,7 +245,7 @@ impl Reader {
                 );
                 self.metrics.failed(reason, || Failure {
                     at: SystemTime::now(),
-                    did: String::new(),
+                    did: message.value().and_then(named_did).unwrap_or_default(),
                     host: String::new(),
                     id: id.clone(),
                     attempt,
