@@ -11,18 +11,20 @@
 //! and where private hosts are allowed. Pinned by the tests here and by `tests/handles.rs`.
 
 mod dns;
+mod syntax;
+mod way;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rsky_syntax::handle::{ensure_valid_handle, is_valid_tld};
+use rsky_syntax::handle::is_valid_tld;
 use serde_json::{Map, Value};
 use url::Url;
 
 use self::dns::Dns;
-use crate::cli::HandleOptions;
-use crate::config::{Config, ConfigError};
+pub use self::syntax::Handle;
+pub use self::way::Way;
+use crate::config::Config;
 use crate::error::{JobError, Reason};
 use crate::fetch::document::Documents;
 use crate::fetch::host::{ChosenBy, Host};
@@ -31,7 +33,6 @@ use crate::hosts::Hosts;
 use crate::hosts::wait::Waiting;
 use crate::identity::{Identities, Identity, LOOK_UP_TIMEOUT};
 use crate::queue::message::check_did;
-use crate::redact::redact;
 
 /// Where a host says whose handle its name is.
 const WELL_KNOWN: &str = "/.well-known/atproto-did";
@@ -39,86 +40,6 @@ const WELL_KNOWN: &str = "/.well-known/atproto-did";
 const RESOLVE_HANDLE: &str = "/xrpc/com.atproto.identity.resolveHandle";
 /// Largest answer in bytes: a DID has at most 2 KiB, and JSON around it.
 const MAX_ANSWER: u64 = 8 * 1024;
-
-/// A handle of valid syntax, in lower case: handles do not differ by case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Handle(String);
-
-impl Handle {
-    /// Reads a handle, with or without an `@` before it.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let handle = text.strip_prefix('@').unwrap_or(text);
-        ensure_valid_handle(handle).map_err(|e| {
-            let e = e.to_string();
-            let e = e.trim_start_matches("HandleError: Invalid Handle ");
-            format!("handle {handle:?}: {e}")
-        })?;
-        Ok(Handle(handle.to_ascii_lowercase()))
-    }
-
-    /// The handle.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The handle.
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
-impl fmt::Display for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Whom to ask, as the operator has set it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
-    /// The DNS (the system's servers, or this one) and the handles' own hosts.
-    Own(Option<SocketAddr>),
-    /// This server.
-    Server(Host),
-}
-
-impl Way {
-    /// Checks what the operator wrote.
-    ///
-    /// # Errors
-    /// The value that is not accepted.
-    pub fn from_options(options: &HandleOptions) -> Result<Self, ConfigError> {
-        let text = |value: &Option<String>| {
-            let value = value.as_deref().map(str::trim).unwrap_or_default();
-            (!value.is_empty()).then(|| value.to_owned())
-        };
-        let refused = |variable, value: String, accepted: &str| ConfigError {
-            variable,
-            value: format!("={}", value.escape_debug()),
-            accepted: accepted.to_owned(),
-        };
-        if let Some(url) = text(&options.handle_resolver) {
-            return match Host::parse(&url, ChosenBy::Operator) {
-                Ok(host) => Ok(Way::Server(host)),
-                Err(_) => Err(refused(
-                    "BACKFILLER_HANDLE_RESOLVER",
-                    redact(&url),
-                    "a server, http:// or https://, without a path",
-                )),
-            };
-        }
-        match text(&options.dns) {
-            None => Ok(Way::Own(None)),
-            Some(address) => match address.parse() {
-                Ok(address) => Ok(Way::Own(Some(address))),
-                Err(_) => Err(refused("--dns", address, "an address and a port")),
-            },
-        }
-    }
-}
 
 /// An account that a handle leads to, and that says so itself.
 #[derive(Debug, Clone)]
@@ -317,30 +238,6 @@ mod tests {
     }
 
     #[test]
-    fn handles_do_not_differ_by_case_or_by_an_at() {
-        for text in [
-            "alice.example.com",
-            "@alice.example.com",
-            "ALICE.Example.com",
-        ] {
-            assert_eq!(handle(text).as_str(), "alice.example.com");
-        }
-        for text in [
-            "",
-            "@",
-            "alice",
-            "alice..com",
-            "-a.com",
-            "a.com.",
-            "a.1",
-            "a b.com",
-            "é.com",
-        ] {
-            assert!(Handle::parse(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
     fn one_did_in_txt_records_is_the_answer_and_two_are_none() {
         let handle = handle("alice.example.com");
         let read = |texts: &[&str]| {
@@ -373,27 +270,5 @@ mod tests {
             resolve_handle(&server, &handle("alice.example.com")).as_str(),
             "https://pds.example/xrpc/com.atproto.identity.resolveHandle?handle=alice.example.com"
         );
-    }
-
-    #[test]
-    fn whom_to_ask_is_checked() {
-        let way = |server: &str, dns: &str| {
-            Way::from_options(&HandleOptions {
-                handle_resolver: Some(server.to_owned()),
-                dns: Some(dns.to_owned()),
-            })
-        };
-        assert_eq!(way("", " "), Ok(Way::Own(None)));
-        assert!(matches!(
-            way("http://127.0.0.1:2583", ""),
-            Ok(Way::Server(_))
-        ));
-        assert!(matches!(way("", "127.0.0.1:53"), Ok(Way::Own(Some(_)))));
-        assert!(way("", "127.0.0.1").is_err());
-        for url in ["ftp://pds.example", "https://pds.example/xrpc"] {
-            assert!(way(url, "").is_err(), "{url}");
-        }
-        let secret = way("https://user:secret@pds.example", "").unwrap_err();
-        assert!(!secret.to_string().contains("secret"), "{secret}");
     }
 }
