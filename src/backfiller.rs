@@ -58,7 +58,7 @@ pub enum ExitStatus {
     Usage = 2,
     /// The drain was cut by its time-out.
     DrainCut = 3,
-    /// Another process has taken the consumer name.
+    /// Another process has the consumer name, since before this one started or since it lost it.
     NameLost = 4,
     /// A command was ended by a signal.
     Interrupted = 130,
@@ -70,7 +70,7 @@ pub fn run(config: Config, shutdown: &Shutdown) -> ExitStatus {
         Ok(status) => status,
         Err(error) => {
             log::error!("{error}");
-            ExitStatus::Failure
+            error.status()
         }
     }
 }
@@ -86,6 +86,20 @@ enum StartError {
     Http(std::io::Error),
     #[error("{0}")]
     Refused(String),
+    #[error(
+        "the consumer name {consumer} is held by {holder}: each process needs a name of its own"
+    )]
+    NameHeld { consumer: String, holder: String },
+}
+
+impl StartError {
+    /// How the process ends then. A name that another process has is no failure that another start would mend.
+    fn status(&self) -> ExitStatus {
+        match self {
+            StartError::NameHeld { .. } => ExitStatus::NameLost,
+            _ => ExitStatus::Failure,
+        }
+    }
 }
 
 fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, StartError> {
@@ -159,10 +173,10 @@ fn prepare(
     match name.take(link, shutdown) {
         Ok(Taken::Yes) => {}
         Ok(Taken::By(holder)) => {
-            return Err(StartError::Refused(format!(
-                "the consumer name {} is held by {holder}: each process needs a name of its own",
-                config.consumer
-            )));
+            return Err(StartError::NameHeld {
+                consumer: config.consumer.clone(),
+                holder,
+            });
         }
         Ok(Taken::Shutdown) | Err(Stop::Shutdown) => return Ok(None),
         Err(Stop::Error(e)) => return Err(e.into()),

@@ -12,7 +12,7 @@ use crate::commands::Command;
 /// Exit statuses, as each help page ends with them.
 const STATUSES: &str = "\
 Exit status: 0 done; 1 failure at run time; 2 usage or configuration; 3 the drain was cut by its time-out; 4 another process \
-took the consumer name; 130 second Ctrl-C.
+has the consumer name; 130 second Ctrl-C.
 
 The first Ctrl-C (or SIGTERM) stops reading, finishes the repos in flight and ends; the second ends at once.";
 

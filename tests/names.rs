@@ -60,7 +60,7 @@ fn a_second_process_of_the_same_name_is_refused_and_told_who_has_it() {
 
         let began = Instant::now();
         let mut second = queue.instance("one").start();
-        assert_eq!(second.wait().code(), Some(1), "lease {lease}");
+        assert_eq!(second.wait().code(), Some(4), "lease {lease}");
         let took = began.elapsed();
         assert!(
             took < Duration::from_secs(refused_after) + SLACK,
