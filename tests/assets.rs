@@ -90,7 +90,8 @@ fn the_unit_starts_the_program_with_few_rights() {
         values(&unit, "ExecStart"),
         ["/usr/local/bin/backfiller run"]
     );
-    assert!(values(&unit, "Environment").contains(&"BACKFILLER_CONSUMER=backfiller_%i"));
+    // The instances 1 of two machines are two consumers.
+    assert!(values(&unit, "Environment").contains(&"BACKFILLER_CONSUMER=backfiller_%H_%i"));
     for (key, value) in [
         ("DynamicUser", "yes"),
         ("PrivateTmp", "yes"),
