@@ -304,8 +304,33 @@ fn the_dashboard_can_be_imported() {
             );
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
         }
+        assert!(
+            panel["type"] != "timeseries" || one_kind_on_an_axis(panel),
+            "{title}: rates and numbers on one axis"
+        );
     }
     assert!(ids.len() > 20, "{} panels", ids.len());
+}
+
+/// Whether all queries on the left axis are rates, or none: what is on the right one has a unit of its own there.
+fn one_kind_on_an_axis(panel: &Value) -> bool {
+    let overrides = panel["fieldConfig"]["overrides"].as_array();
+    let overrides = overrides.expect("overrides");
+    let on_the_right = |query: &Value| {
+        let of_query = overrides.iter().find(|one| {
+            one["matcher"]["id"] == "byFrameRefID" && one["matcher"]["options"] == query["refId"]
+        });
+        let set = |id: &str| {
+            let mut properties = of_query?["properties"].as_array()?.iter();
+            properties.find(|property| property["id"] == id)?["value"].as_str()
+        };
+        set("custom.axisPlacement") == Some("right") && set("unit").is_some()
+    };
+    let left = panel["targets"].as_array().expect("targets").iter();
+    let kinds = left
+        .filter(|query| !on_the_right(query))
+        .map(|query| query["expr"].as_str().expect("a query").contains("rate("));
+    kinds.collect::<BTreeSet<_>>().len() == 1
 }
 
 /// What an alert says.
