@@ -378,6 +378,7 @@ fn each_alert_says_what_it_means_and_where_to_read_on() {
     assert_eq!(names.len(), rules.len(), "two alerts of one name");
     for name in [
         "BackfillerDown",
+        "BackfillerRestarting",
         "BackfillerNoProgress",
         "BackfillerRedisAway",
         "BackfillerDeadLettersRising",
@@ -502,12 +503,13 @@ fn all_that_is_asked_for_is_exposed() {
     }
 }
 
-/// All names of metrics in a text.
+/// All names of metrics in a text: the program's own, and those of processes.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| {
-            word.strip_prefix("backfiller_")
-                .is_some_and(|rest| !rest.is_empty())
+            let prefixes = ["backfiller_", "process_"].iter();
+            let mut rests = prefixes.filter_map(|prefix| word.strip_prefix(prefix));
+            rests.any(|rest| !rest.is_empty())
         })
         .collect()
 }
