@@ -1,6 +1,6 @@
 //! What has been done since the start, counted for the heartbeat, the summary and `/metrics`.
 //!
-//! Each number is an atomic that is added to once for a job or a chunk, never for a record, and read when somebody asks.
+//! Each number is an atomic that is added to once for a job, a chunk or a read, never for a record, and read when somebody asks.
 
 mod observed;
 
@@ -54,7 +54,7 @@ pub struct Metrics {
     pub events: Counter,
     /// Chunks written.
     pub chunks: Counter,
-    /// Bytes of CAR read, also of repos that failed.
+    /// Bytes of CAR read, also of repos that failed; counted while they come, so that a repo that takes minutes is not one leap.
     pub bytes: Counter,
     /// Milliseconds that workers have waited for the output, all together.
     backpressure: Counter,
@@ -123,7 +123,7 @@ impl Metrics {
         }
     }
 
-    /// A message or a job failed; how is only asked for where it is remembered.
+    /// A message or a job failed, and what becomes of it is written down; how is only asked for where it is remembered.
     pub fn failed(&self, reason: Reason, how: impl FnOnce() -> Failure) {
         self.failures[reason as usize].add(1);
         if let Some(observed) = &self.observed {

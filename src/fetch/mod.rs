@@ -33,6 +33,7 @@ use self::resolver::Resolver;
 use crate::config::Config;
 use crate::error::{Class, JobError, Reason};
 use crate::hosts::{Busy, Hosts, Learnt, Permit, Permits, Stopped};
+use crate::metrics::Counter;
 use crate::status::Slot;
 
 /// How long a name may take to resolve and a server to accept a connection.
@@ -115,6 +116,8 @@ impl Fetcher {
     /// Asks `host`, and whom it redirects to, for the whole repo of `did`; `host` becomes the one who answers, also when
     /// what he answers is an error, and `hops` the redirects that led there, those of earlier attempts included.
     ///
+    /// What is read of the body is counted while it comes, in the job's slot and among the bytes of all.
+    ///
     /// Each request has a permit of its host; the one for the first comes with the call. Where a redirect leads to a host that
     /// has no room, and where a host refuses for now, the message must wait for that host.
     ///
@@ -131,7 +134,7 @@ impl Fetcher {
             permits,
         }: Asked<'_>,
         did: &str,
-        slot: &'s Slot,
+        (slot, all): (&'s Slot, &'s Counter),
         deadline: Instant,
     ) -> Result<Download<'s>, Stopped> {
         let mut url = host.get_repo(did);
@@ -178,7 +181,7 @@ impl Fetcher {
                 let (key, learnt) = (host.key(), learnt(&url, host, *hops, did));
                 return Err(Busy::refused(key, learnt, error).into());
             }
-            return Ok(self.download(host.clone(), response, permit, slot)?);
+            return Ok(self.download(host.clone(), response, permit, (slot, all))?);
         }
     }
 
@@ -187,7 +190,7 @@ impl Fetcher {
         host: Host,
         response: Response<Body>,
         permit: Permit,
-        slot: &'s Slot,
+        (slot, all): (&'s Slot, &'s Counter),
     ) -> Result<Download<'s>, JobError> {
         let kind = header(response.headers(), "content-type")
             .unwrap_or_default()
@@ -211,6 +214,7 @@ impl Fetcher {
             bytes: 0,
             max_bytes: self.max_bytes,
             slot,
+            all,
             permit,
         })
     }
@@ -226,6 +230,8 @@ pub struct Download<'s> {
     pub bytes: u64,
     max_bytes: u64,
     slot: &'s Slot,
+    /// Bytes of all downloads.
+    all: &'s Counter,
     /// The host has a free slot again as soon as the body is read or given up.
     permit: Permit,
 }
@@ -248,6 +254,7 @@ impl Read for Download<'_> {
         match self.body.read(buffer) {
             Ok(count) => {
                 self.bytes += count as u64;
+                self.all.add(count as u64);
                 self.slot.add_bytes(count as u64);
                 if self.bytes > self.max_bytes {
                     return Err(io::Error::other(too_large(self.max_bytes)));

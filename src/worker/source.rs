@@ -159,14 +159,12 @@ impl Source {
             permit,
             permits: &mut self.permits,
         };
-        let mut download = self
-            .fetcher
-            .get_repo(asked, did, &self.slot, self.deadline)?;
+        let counted = (&*self.slot, &self.shared.metrics.bytes);
+        let mut download = self.fetcher.get_repo(asked, did, counted, self.deadline)?;
         let mut root = None;
         let read = car::read(&mut download, &mut self.blocks, &mut root);
         self.commit = root.map(|root| root.cid.to_string());
         let bytes = download.bytes;
-        self.shared.metrics.bytes.add(bytes);
         // The host is free for the next one; what follows is our own work.
         drop(download);
         let root = read?;

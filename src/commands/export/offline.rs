@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::sources::Origin;
 use super::trust::{Trust, did_of};
 use crate::error::{JobError, Reason};
+use crate::metrics::Counter;
 use crate::repo::blocks::BlockStore;
 use crate::repo::car;
 use crate::repo::commit::Commit;
@@ -19,7 +20,6 @@ use crate::worker::source::commit_block;
 /// A repo whose blocks are in the store and whose commit is in order.
 pub(super) struct Opened {
     pub did: String,
-    pub bytes: u64,
     pub root: cid::Cid,
     pub commit: Commit,
 }
@@ -35,7 +35,8 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// Reads a CAR into the store, and proves who signed it.
+    /// Reads a CAR into the store, and proves who signed it. What is read is counted as of a download: in the job's slot and
+    /// among the bytes of all.
     ///
     /// # Errors
     /// [`Reason::Car`] also where the file cannot be read; [`Reason::TooLarge`]; those of the commit, and of [`Trust::verify`].
@@ -43,7 +44,7 @@ impl Opener {
         &self,
         origin: &Origin,
         blocks: &mut BlockStore,
-        slot: &Slot,
+        (slot, all): (&Slot, &Counter),
     ) -> Result<Opened, JobError> {
         let unreadable =
             |e: io::Error| JobError::new(Reason::Car, format_args!("cannot be read: {e}"));
@@ -56,6 +57,7 @@ impl Opener {
             bytes: 0,
             max_bytes: self.max_bytes,
             slot,
+            all,
         };
         let root = car::read(&mut input, blocks, &mut None)?;
         let mut buffer = Vec::new();
@@ -65,7 +67,6 @@ impl Opener {
         self.trust.verify(&did, &commit)?;
         Ok(Opened {
             did,
-            bytes: input.bytes,
             root: root.cid,
             commit,
         })
@@ -78,6 +79,7 @@ struct Input<'s> {
     bytes: u64,
     max_bytes: u64,
     slot: &'s Slot,
+    all: &'s Counter,
 }
 
 impl Read for Input<'_> {
@@ -86,6 +88,7 @@ impl Read for Input<'_> {
         match self.input.read(buffer) {
             Ok(count) => {
                 self.bytes += count as u64;
+                self.all.add(count as u64);
                 self.slot.add_bytes(count as u64);
                 if self.bytes > self.max_bytes {
                     let text = format_args!("the repo is larger than {} bytes", self.max_bytes);

@@ -122,8 +122,8 @@ impl Worker {
             }
             (None, Some(opener)) => {
                 self.slot.enter(Phase::Fetch);
-                let opened = opener.open(&job.origin, &mut self.source.blocks, &self.slot)?;
-                self.common.shared.metrics.bytes.add(opened.bytes);
+                let counted = (&*self.slot, &self.common.shared.metrics.bytes);
+                let opened = opener.open(&job.origin, &mut self.source.blocks, counted)?;
                 (did, root, commit) = (opened.did, opened.root, opened.commit);
             }
             (None, None) => return self.resolve(job),
