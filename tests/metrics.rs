@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Connection;
 
 use support::events::{
-    DEAD_LETTERS, INPUT, OUTPUT, dead_letters, enqueue_raw, read_events, stream_len,
-    wait_until_drained,
+    DEAD_LETTERS, GROUP, INPUT, OUTPUT, dead_letters, enqueue_raw, kept_keys, read_events,
+    stream_len, wait_until_drained,
 };
 use support::fixture_server::{Fault, FixtureServer};
 use support::generator::{RepoBuilder, SigningKey, records};
 use support::hostile;
 use support::hostile::stage::Stage;
 use support::ops::{Metrics, Ops, watched};
+use support::proxy::{Action, Exec, Proxy};
 use support::verdicts::{hasty, stop};
 use support::wait::eventually;
 
@@ -352,4 +353,70 @@ fn what_a_host_asks_for_is_no_failure() {
     for name in ["repos_failed", "retries_attempted", "car_fetch_errors"] {
         assert_eq!(metrics.value(&format!("backfiller_{name}_total")), 0.0);
     }
+}
+
+/// The host is left alone for as long as it wants, and that is longer than a message may wait.
+#[test]
+fn a_message_that_was_only_put_off_has_failed_when_it_is_given_up() {
+    let mut stage = Stage::new();
+    let refusal = Fault::status_with_header(429, "retry-after", "1");
+    let repo = stage.faulty(refusal);
+    let backfiller = watched(hasty(&stage))
+        .env("BACKFILLER_MAX_DEFERRED_SECS", "1")
+        .start();
+    let ops = Ops::of(&backfiller);
+    wait_until_drained(&mut stage.connection);
+    let metrics = settled(ops, &mut stage.connection);
+    assert_eq!(letters(&mut stage.connection)["network"], (1, 0));
+    for name in ["dead_letters", "failures"] {
+        let name = format!("backfiller_{name}_total");
+        assert_eq!(metrics.of_reason(&name, "network"), 1.0, "{name}");
+        assert_eq!(metrics.of_reason(&name, "deferred"), 0.0, "{name}");
+    }
+    assert!(metrics.value("backfiller_deferrals_total") >= 1.0);
+    assert_eq!(metrics.value("backfiller_repos_failed_total"), 1.0);
+    let status = ops.status();
+    let [failures] = &status["failures"].as_array().unwrap()[..] else {
+        panic!("{}", status["failures"]);
+    };
+    assert_eq!(failures["reason"], "network");
+    let last = &failures["last"][0];
+    assert_eq!(last["did"], repo.did);
+    assert_eq!(last["id"], stage.messages[0].0);
+    let letters = dead_letters(&mut stage.connection);
+    assert_eq!(last["error"], letters[0]["error"]);
+    stop(backfiller);
+}
+
+/// Somebody else ends the message while its dead letter is on its way.
+#[test]
+fn an_attempt_that_is_abandoned_has_not_failed() {
+    let mut stage = Stage::new();
+    let proxy = Proxy::start(stage.redis.port());
+    let letter = proxy.once(Action::Delay, Exec::is_dead_letter);
+    stage.faulty(Fault::status(404));
+    let backfiller = watched(hasty(&stage))
+        .env("REDIS_URL", proxy.url())
+        .env("BACKFILLER_MAX_ATTEMPTS", "1")
+        .start();
+    let ops = Ops::of(&backfiller);
+    letter.wait(1);
+    let failed = |metrics: &Metrics| metrics.value("backfiller_repos_failed_total");
+    assert_eq!(failed(&ops.metrics()), 0.0, "nothing is certain yet");
+    let mut ends = redis::pipe();
+    let id = stage.messages[0].0.as_str();
+    ends.cmd("XACK").arg(&[INPUT, GROUP, id]);
+    ends.cmd("XDEL").arg(&[INPUT, id]);
+    ends.cmd("DEL").arg(kept_keys(&mut stage.connection));
+    let () = ends.query(&mut stage.connection).unwrap();
+    letter.release();
+    let metrics = eventually("it is abandoned", || {
+        let metrics = ops.metrics();
+        (metrics.value("backfiller_messages_abandoned_total") == 1.0).then_some(metrics)
+    });
+    assert_eq!(failed(&metrics), 0.0);
+    assert_eq!(metrics.value("backfiller_repos_dead_lettered_total"), 0.0);
+    assert_eq!(ops.status()["failures"], serde_json::json!([]));
+    assert_eq!(stream_len(&mut stage.connection, DEAD_LETTERS), 0);
+    stop(backfiller);
 }

@@ -182,9 +182,11 @@ impl Exposition {
         )?;
         let help = "Repos that are not what their owner signed: identity, incomplete, mst, commit, did_mismatch, signature";
         out.counter("verification_errors", help, sum(&VERIFICATION))?;
-        out.by_reason("failures", "Attempts that failed, by reason", |reason| {
-            m.failures_of(reason)
-        })?;
+        out.by_reason(
+            "failures",
+            "Attempts that failed and messages that were given up, by reason",
+            |reason| m.failures_of(reason),
+        )?;
         out.by_reason(
             "dead_letters",
             "Messages copied to the dead letters, by reason",

@@ -1,7 +1,8 @@
 //! What becomes of a job's message, and what is said of it.
 //!
-//! What becomes of it is judged by [`retry`] and written down in Redis before anything is counted; that a job was put off is neither a
-//! failure nor an attempt. Pinned by `tests/verdicts.rs`, `tests/verdicts_waiting.rs` and `tests/dead_letters.rs`.
+//! What becomes of it is judged by [`retry`] and written down in Redis before anything is counted: an attempt that turns out to be
+//! somebody else's counts as abandoned and as nothing else. That a job was put off is neither a failure nor an attempt, until its
+//! message is given up. Pinned by `tests/verdicts.rs`, `tests/verdicts_waiting.rs`, `tests/dead_letters.rs` and `tests/metrics.rs`.
 
 use std::time::SystemTime;
 
@@ -31,6 +32,8 @@ impl Worker {
         let attempt = job.attempt - u64::from(job.attempt > config.max_attempts);
         self.say(&job, host, &error, attempt);
         if error.class() == Class::Fatal {
+            // Nothing more is written of it: the process ends.
+            self.count(&job, host, &error, (error.reason, attempt));
             return Err(error);
         }
         let now = unix_millis(SystemTime::now());
@@ -50,7 +53,10 @@ impl Worker {
         job.hold.settle();
         let metrics = &self.shared.metrics;
         match verdict {
-            Verdict::Retry(_) => metrics.retries.add(1),
+            Verdict::Retry(_) => {
+                self.count(&job, host, &error, (error.reason, attempt));
+                metrics.retries.add(1);
+            }
             Verdict::Defer { .. } => {
                 metrics.deferrals.add(1);
                 if let Some(busy) = busy {
@@ -58,6 +64,8 @@ impl Worker {
                 }
             }
             Verdict::DeadLetter { reason, attempts } => {
+                // Also where it was only ever put off: what is given up has failed, for the reason of its letter.
+                self.count(&job, host, &error, (reason, attempt));
                 metrics.dead_letter(reason);
                 let (did, id) = (&job.message.did, &job.id);
                 log::warn!(
@@ -69,19 +77,23 @@ impl Worker {
         Ok(())
     }
 
+    /// Counts a failure that is certain, and remembers it.
+    fn count(&self, job: &Job, host: &str, error: &JobError, (reason, attempt): (Reason, u64)) {
+        self.shared.metrics.failed(reason, || Failure {
+            at: SystemTime::now(),
+            did: job.message.did.clone(),
+            host: host.to_owned(),
+            id: job.id.clone(),
+            attempt,
+            error: error.text.clone(),
+        });
+    }
+
     /// Says why a job has not ended in events. That it was put off is no failure.
     fn say(&self, job: &Job, host: &str, error: &JobError, attempt: u64) {
         let (level, what) = if error.class() == Class::Deferred {
             (log::Level::Info, "deferred")
         } else {
-            self.shared.metrics.failed(error.reason, || Failure {
-                at: SystemTime::now(),
-                did: job.message.did.clone(),
-                host: host.to_owned(),
-                id: job.id.clone(),
-                attempt,
-                error: error.text.clone(),
-            });
             (log::Level::Warn, "failed")
         };
         let (did, id) = (&job.message.did, &job.id);
