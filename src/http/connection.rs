@@ -53,6 +53,20 @@ impl Connection {
         }
     }
 
+    /// This answer is to be taken.
+    #[cfg(test)]
+    pub fn answering(stream: TcpStream, now: Instant, body: Vec<u8>) -> Self {
+        Connection {
+            stream,
+            until: now + ANSWERING,
+            state: State::Answering {
+                head: Vec::new(),
+                body: Body::Owned(body),
+                sent: 0,
+            },
+        }
+    }
+
     /// Whether it has not said yet what it wants.
     pub fn is_asking(&self) -> bool {
         matches!(self.state, State::Asking(_))

@@ -2,7 +2,8 @@
 //!
 //! There are at most [`MOST`], and for all together at most [`MOST_KEPT`] bytes of answers are kept. One that is too many takes the place
 //! of the oldest that has not said yet what it wants, or else of the oldest; those that take too long are given up. A few are
-//! accepted at a time, so that however many come at once, each has its turn before it is the oldest.
+//! accepted at a time, so that however many come at once, each has its turn before it is the oldest. Pinned by the test here and by
+//! `tests/http_clients.rs`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -161,12 +162,23 @@ impl Connections {
             self.open.remove(&number);
             return;
         }
-        let kept: usize = self.open.values().map(Connection::kept).sum();
-        if kept > MOST_KEPT {
-            let mut keeping = self.open.iter().filter(|(_, open)| open.kept() > 0);
-            if let Some(&oldest) = keeping.next().map(|(number, _)| number) {
-                self.open.remove(&oldest);
+        self.forget_answers();
+    }
+
+    /// Gives up the oldest that have an answer to take, until the answers of all are within the bound.
+    fn forget_answers(&mut self) {
+        let kept = self
+            .open
+            .iter()
+            .map(|(number, open)| (*number, open.kept()));
+        let kept: Vec<_> = kept.filter(|(_, bytes)| *bytes > 0).collect();
+        let mut all: usize = kept.iter().map(|(_, bytes)| bytes).sum();
+        for (number, bytes) in kept {
+            if all <= MOST_KEPT {
+                return;
             }
+            self.open.remove(&number);
+            all -= bytes;
         }
     }
 
@@ -179,5 +191,78 @@ impl Connections {
         if let Some(&oldest) = oldest.map(|(number, _)| number) {
             self.open.remove(&oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use redis::io::tcp::socket2::SockRef;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::config::Config;
+    use crate::http::Watched;
+    use crate::shutdown::Shutdown;
+
+    /// Connections that nobody serves but the test.
+    fn connections() -> Connections {
+        let cli = Cli {
+            consumer: Some("one".to_owned()),
+            ..Cli::default()
+        };
+        let config = Arc::new(Config::from_cli(&cli).unwrap());
+        let watched = Watched::new(&config, &Shutdown::default());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let desk = Desk::new(&watched, address.ip(), Instant::now());
+        Connections::listen(address, desk, &Arc::default()).unwrap()
+    }
+
+    /// A client that does not read comes, and is given an answer of so many bytes.
+    fn answer(connections: &mut Connections, bytes: usize) -> TcpStream {
+        let client = TcpStream::connect(connections.address()).unwrap();
+        // Nothing but a little of the answer can leave the program.
+        SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+        let stream = loop {
+            match connections.listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
+        let now = Instant::now();
+        let number = connections.next;
+        connections.next += 1;
+        let connection = Connection::answering(stream, now, vec![b'a'; bytes]);
+        connections.open.insert(number, connection);
+        connections.go_on(number, now);
+        client
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_are_kept_up_to_the_bound_and_the_oldest_go() {
+        const MIB: usize = 1 << 20;
+        let mut connections = connections();
+        let kept = |connections: &Connections| {
+            let kept = connections.open.values().map(|open| open.kept() / MIB);
+            kept.collect::<Vec<_>>()
+        };
+        let mut deaf: Vec<_> = [1, 1, 1, 13]
+            .map(|mib| answer(&mut connections, mib * MIB))
+            .into();
+        assert_eq!(kept(&connections), [1, 1, 1, 13], "as much as may be");
+        // One answer can be as large as several that came before it.
+        deaf.push(answer(&mut connections, 3 * MIB));
+        assert_eq!(kept(&connections), [13, 3]);
+        for _ in 0..20 {
+            deaf.push(answer(&mut connections, 4 * MIB));
+            assert!(kept(&connections).iter().sum::<usize>() <= MOST_KEPT / MIB);
+        }
+        assert_eq!(kept(&connections), [4; 4]);
+        // Who asks for nothing keeps nothing, and stays.
+        let stays = connections.open.len();
+        deaf.push(answer(&mut connections, 0));
+        assert_eq!(connections.open.len(), stays + 1);
     }
 }
