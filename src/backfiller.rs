@@ -135,9 +135,8 @@ fn supervise(config: Arc<Config>, shutdown: &Shutdown) -> Result<ExitStatus, Sta
         }
         None => ExitStatus::Done,
     };
-    if let Some(server) = server {
-        server.end();
-    }
+    // Where this function ends before, it ends as well.
+    drop(server);
     say(Level::Info, module_path!(), "summary", &metrics.fields());
     dumper.end();
     Ok(status)

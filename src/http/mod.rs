@@ -118,13 +118,13 @@ impl Watched {
     }
 }
 
-/// The running server.
+/// The running server; it ends when this is dropped, whatever the end of the process is for.
 pub struct Server {
     threads: Vec<JoinHandle<()>>,
     ends: Arc<AtomicBool>,
     waker: Arc<Waker>,
     /// Dropped to tell the sampler.
-    sampler: Sender<Infallible>,
+    sampler: Option<Sender<Infallible>>,
 }
 
 impl Server {
@@ -141,42 +141,74 @@ impl Server {
         })?;
         let waker = connections.waker();
         let (sampler, told) = bounded(0);
-        let sample = Sampler::new(watched).map_err(io::Error::other)?;
+        let sample = Sampler::new(watched, told).map_err(io::Error::other)?;
         let url = format!("http://{}/", connections.address());
         log::info!("~url" = url; "{url} shows the status");
         let (serves, samples) = (roster.place("http"), roster.place("sampler"));
         serves.enter(Phase::Wait);
-        let threads = vec![
-            thread::Builder::new()
-                .name("http".to_owned())
-                .spawn(move || connections.serve(&serves))?,
-            thread::Builder::new()
-                .name("sampler".to_owned())
-                .spawn(move || sample.run(&told, &samples))?,
-        ];
-        Ok(Server {
-            threads,
+        let mut server = Server {
+            threads: Vec::new(),
             ends,
             waker,
-            sampler,
-        })
+            sampler: Some(sampler),
+        };
+        // Where the second cannot be started, the first ends with the server.
+        let http = thread::Builder::new().name("http".to_owned());
+        server
+            .threads
+            .push(http.spawn(move || connections.serve(&serves))?);
+        let sampler = thread::Builder::new().name("sampler".to_owned());
+        server
+            .threads
+            .push(sampler.spawn(move || sample.run(&samples))?);
+        Ok(server)
     }
+}
 
+impl Drop for Server {
     /// Ends both threads. One that waits for a Redis that does not answer is left to the end of the process.
-    pub fn end(self) {
+    fn drop(&mut self) {
         self.ends.store(true, Relaxed);
         // Where it cannot be woken, it looks when it wakes by itself.
         let _ = self.waker.wake();
-        drop(self.sampler);
+        self.sampler = None;
         let limit = Instant::now() + END;
         while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < limit {
             thread::sleep(JOIN_POLL);
         }
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             if thread.is_finished() {
                 // A panic has been reported already.
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::cli::{Cli, RedisOptions};
+
+    #[test]
+    fn both_threads_end_with_the_server() {
+        let cli = Cli {
+            consumer: Some("one".to_owned()),
+            // Nobody is there: what is tried ends at once.
+            redis: RedisOptions {
+                redis_url: Some("redis://127.0.0.1:1".to_owned()),
+                ..RedisOptions::default()
+            },
+            ..Cli::default()
+        };
+        let config = Arc::new(Config::from_cli(&cli).unwrap());
+        let watched = Watched::new(&config, &Shutdown::default());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = Server::start(address, &watched, &Roster::default()).unwrap();
+        assert!(Arc::strong_count(&watched) > 1, "they watch");
+        drop(server);
+        assert_eq!(Arc::strong_count(&watched), 1, "nobody does any more");
     }
 }

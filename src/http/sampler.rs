@@ -2,14 +2,15 @@
 //! with a connection of its own.
 //!
 //! Requests are answered by what it heard last, so a Redis that hangs keeps nobody waiting, and however many ask here, Redis is asked
-//! once. The letters, which may be long, are read again only where their number has changed, or now and then. Pinned by
-//! `tests/status_json.rs`.
+//! once. The letters can be as long as messages are, and they are no part of the memory budget: so each is read once, one at a time,
+//! and after all else has been said; all of them are read again only where some of them have gone. Pinned by
+//! `tests/status_json.rs` and `tests/status_letters.rs`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use redis::RedisResult;
 use redis::streams::{StreamId, StreamRangeReply};
 
@@ -27,7 +28,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 pub const STALE: Duration = Duration::from_secs(15);
 /// Dead letters that are shown.
 const LETTERS: usize = 10;
-/// How often they are read though there are as many as before: some may have come for others that went.
+/// When it is tried again to read them after that failed: long ones are not to be sent every second for nothing.
 const LETTERS_AGAIN: Duration = Duration::from_secs(15);
 /// Characters of a letter's text that are kept: all that this program writes.
 const MOST_TEXT: usize = 500;
@@ -97,8 +98,14 @@ pub struct Sampler {
     watched: Arc<Watched>,
     link: Link,
     sample: Sample,
-    /// When the letters were read last.
-    read: Option<Instant>,
+    /// Dropped by whoever wants it to end.
+    end: Receiver<Infallible>,
+    /// When the lengths were asked for last.
+    asked: Instant,
+    /// How many letters there were when they were read last.
+    read: u64,
+    /// Until when they are not read, for they could not be.
+    unreadable: Option<Instant>,
 }
 
 impl Sampler {
@@ -106,71 +113,114 @@ impl Sampler {
     ///
     /// # Errors
     /// When the address of Redis cannot be used at all.
-    pub fn new(watched: &Arc<Watched>) -> RedisResult<Self> {
+    pub fn new(watched: &Arc<Watched>, end: Receiver<Infallible>) -> RedisResult<Self> {
         let link = Link::new(&watched.config.redis, &watched.shutdown)?;
         Ok(Sampler {
             link: link.with_reply_timeout(REPLY_TIMEOUT),
             watched: Arc::clone(watched),
             sample: Sample::default(),
-            read: None,
+            end,
+            asked: Instant::now(),
+            read: 0,
+            unreadable: None,
         })
     }
 
     /// Asks until it is told to end.
-    pub fn run(mut self, end: &Receiver<Infallible>, slot: &Slot) {
+    pub fn run(mut self, slot: &Slot) {
         loop {
             slot.enter(Phase::Redis);
-            match self.ask() {
-                Ok(()) => {
-                    self.sample.answered = Some(Instant::now());
-                    self.sample.error = None;
-                }
-                Err(e) => self.sample.error = Some(cut(&e.to_string())),
+            if self.ask() {
+                self.look_for_letters();
             }
-            self.watched.set_sample(self.sample.clone());
             slot.enter(Phase::Wait);
-            if end.recv_timeout(EVERY) == Err(RecvTimeoutError::Disconnected) {
+            if self.end.recv_timeout(EVERY) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
         }
     }
 
-    fn ask(&mut self) -> RedisResult<()> {
+    /// Asks how much there is and lets others know. Returns whether there was an answer.
+    fn ask(&mut self) -> bool {
+        self.asked = Instant::now();
+        let lengths = self.lengths();
+        let is_answered = lengths.is_ok();
+        match lengths {
+            Ok(lengths) => {
+                self.sample.last = lengths;
+                self.sample.answered = Some(Instant::now());
+                self.sample.error = None;
+            }
+            Err(e) => self.sample.error = Some(cut(&e.to_string())),
+        }
+        self.watched.set_sample(self.sample.clone());
+        is_answered
+    }
+
+    fn lengths(&mut self) -> RedisResult<Lengths> {
         let config = Arc::clone(&self.watched.config);
-        let lengths = Lengths {
+        Ok(Lengths {
             queue: self.length(&config.backfill_stream)?,
             pending: self.pending(&config.backfill_stream, &config.group)?,
             output: self.length(&config.firehose_stream)?,
             letters: self.length(&config.dlq_stream)?,
-        };
-        let is_known = lengths.letters == self.sample.last.letters
-            && self.read.is_some_and(|at| at.elapsed() < LETTERS_AGAIN);
-        self.sample.last = lengths;
-        if !is_known {
-            // Also where it fails: letters can be long, and are not to be sent again every second for nothing.
-            self.read = Some(Instant::now());
-            match self.letters(&config.dlq_stream) {
-                Ok(letters) => self.sample.letters = Arc::new(letters),
-                Err(e) => {
-                    log::debug!("~error":% = e; "the last dead letters could not be read: {e}");
-                }
+        })
+    }
+
+    /// Reads the letters that are not known yet, and lets others know.
+    fn look_for_letters(&mut self) {
+        if self.unreadable.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.unreadable = match self.read_letters() {
+            Ok(()) => None,
+            Err(e) => {
+                log::debug!("~error":% = e; "the last dead letters could not be read: {e}");
+                Some(Instant::now() + LETTERS_AGAIN)
             }
+        };
+    }
+
+    fn read_letters(&mut self) -> RedisResult<()> {
+        let (there, known) = (self.sample.last.letters, Arc::clone(&self.sample.letters));
+        let newest = known.first().map(|letter| letter.id.as_str());
+        let mut letters = self.letters_behind(newest)?;
+        if newest.is_some() && letters.len() < LETTERS {
+            // Ids only grow: where there are as many more as have come, none of those that are known has gone.
+            if self.read + letters.len() as u64 == there {
+                letters.extend_from_slice(&known);
+                letters.truncate(LETTERS);
+            } else {
+                letters = self.letters_behind(None)?;
+            }
+        }
+        self.read = there;
+        if letters != *known {
+            self.sample.letters = Arc::new(letters);
+            self.watched.set_sample(self.sample.clone());
         }
         Ok(())
     }
 
-    /// The last dead letters, one at a time: each may be as long as a message can be.
-    fn letters(&mut self, stream: &str) -> RedisResult<Vec<Letter>> {
+    /// The last dead letters, newest first, down to this one or as many as are shown; one at a time, for each may be as long as a
+    /// message can be.
+    fn letters_behind(&mut self, known: Option<&str>) -> RedisResult<Vec<Letter>> {
+        let config = Arc::clone(&self.watched.config);
         let mut letters = Vec::with_capacity(LETTERS);
-        let mut before = "+".to_owned();
-        while letters.len() < LETTERS {
+        let least = known.map_or("-".to_owned(), |id| format!("({id}"));
+        let mut most = "+".to_owned();
+        while letters.len() < LETTERS && self.end.try_recv() != Err(TryRecvError::Disconnected) {
+            // What is said of Redis must not become old while long letters come.
+            if self.asked.elapsed() >= EVERY {
+                self.ask();
+            }
             let mut read = redis::cmd("XREVRANGE");
-            read.arg(stream).arg(before).arg("-").arg("COUNT").arg(1);
-            let page: StreamRangeReply = self.link.query(&read)?;
+            read.arg(&config.dlq_stream).arg(most).arg(&least);
+            let page: StreamRangeReply = self.link.query(read.arg("COUNT").arg(1))?;
             let Some(entry) = page.ids.into_iter().next() else {
                 break;
             };
-            before = format!("({}", entry.id);
+            most = format!("({}", entry.id);
             letters.push(letter(entry));
         }
         Ok(letters)
