@@ -71,7 +71,10 @@ fn standard_input_is_a_car_as_any_file() {
     let bytes = fs::read(&car).expect("an archive");
     let key = text(&about, "signingKey");
     let file = Export::of(None, &[&car, "--key", key]).run();
+    let size = format!(" bytes={} ", bytes.len());
     let input = Export::of(None, &["-", "--key", key]).input(bytes).run();
+    let said = input.errors.iter().filter(|line| line.contains(&size));
+    assert_eq!(said.count(), 1, "{:?}", input.errors);
     let timeless = |lines: Vec<String>| lines.iter().map(|line| timeless(line)).collect::<Vec<_>>();
     assert_eq!(timeless(input.lines()), timeless(file.lines()));
     let nothing = Export::of(None, &["-", "--key", key]).input("").run();
@@ -92,6 +95,10 @@ fn another_key_and_another_document_write_nothing() {
             let exported = Export::of(None, &[&car, "--key", key]).run();
             assert_eq!((exported.status, &exported.output[..]), (Some(1), &b""[..]));
             assert_eq!(exported.failure(&car).0, "signature", "{curve} {other}");
+            // What was read is counted, whatever came of it.
+            let size = format!(" bytes={} ", fs::metadata(&car).expect("an archive").len());
+            let last = exported.errors.last().expect("a summary");
+            assert!(last.contains(&size), "{last}");
             let documents = folder(&[("did.json", about["didDocument"].to_string().as_bytes())]);
             let document = path(&documents, "did.json");
             let exported = Export::of(None, &[&car, "--did-doc", &document]).run();
