@@ -627,6 +627,43 @@ fn on_a_terminal_there_is_a_question_before_anything_is_dropped() {
 }
 
 #[test]
+fn what_is_dropped_with_a_limit_is_what_was_asked_about() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    for (newest, by_id) in [(false, false), (true, false), (false, true), (true, true)] {
+        let () = redis::cmd("FLUSHALL").query(&mut connection).unwrap();
+        let ids: Vec<_> = (0..4)
+            .map(|n| ours(&mut connection, n, "network"))
+            .collect();
+        let mut args = vec![COMMAND, "drop", "--limit", "2"];
+        if newest {
+            args.push("--newest");
+        }
+        match by_id {
+            true => ids.iter().for_each(|id| args.extend(["--id", id])),
+            false => args.push("--all"),
+        }
+        let mut asked = OnTerminal::start(command(&redis, &args), 120, 40);
+        asked.wait_for("Drop 2 dead letters: network 2 (of repo_backfill_dlq)");
+        // Somebody else is faster with one of the two, and the next ones do not move up.
+        let mut in_order = ids.clone();
+        if newest {
+            in_order.reverse();
+        }
+        run(&redis, &[COMMAND, "drop", "--yes", "--id", &in_order[0]]).ok();
+        asked.type_line("y");
+        let (_, shown) = asked.wait();
+        assert!(
+            shown.contains("dropped 1 dead letter: network 1"),
+            "{args:?}: {shown}"
+        );
+        let mut left = in_order[2..].to_vec();
+        left.sort();
+        assert_eq!(listed(&redis, &[]), left, "{args:?}");
+    }
+}
+
+#[test]
 fn what_strangers_have_written_stays_text() {
     let redis = RedisServer::start();
     let mut connection = redis.connection();

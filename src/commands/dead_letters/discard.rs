@@ -34,10 +34,11 @@ pub(super) fn run(
     let mut link = server::connect(&config)?;
     let failed = |error| server::failed(&config, &error);
     let mut counts = Counts::default();
-    // What comes while somebody thinks about the question is not what he was asked about.
+    // What comes while somebody thinks about the question is not what he was asked about, nor is what a limit would let move up for
+    // letters that go meanwhile.
     let start = Scan::begin(&mut link, &config, selection).map_err(failed)?;
+    let mut scan = start.clone();
     if change.dry_run || ask {
-        let mut scan = start.clone();
         while let Some(letters) = scan.next(&mut link).map_err(failed)? {
             letters.iter().for_each(|l| counts.add(&l.text("reason")));
         }
@@ -51,7 +52,8 @@ pub(super) fn run(
     }
     if !change.dry_run && (yes || counts.total > 0) {
         counts = Counts::default();
-        drop_all(&mut link, &config, start, &mut counts).map_err(|error| {
+        scan = start.no_further_than(&scan);
+        drop_all(&mut link, &config, &mut scan, &mut counts).map_err(|error| {
             let (why, done) = (server::away(&config, &error), count(counts.total));
             Failure::Failed(format!("{why} (dropped {done} before that)"))
         })?;
@@ -63,7 +65,7 @@ pub(super) fn run(
 fn drop_all(
     link: &mut Link,
     config: &Config,
-    mut scan: Scan,
+    scan: &mut Scan,
     counts: &mut Counts,
 ) -> RedisResult<()> {
     while let Some(letters) = scan.next(link)? {

@@ -32,6 +32,8 @@ pub(super) struct Scan {
     page: usize,
     /// How many may still be selected.
     left: u64,
+    /// The last that was.
+    last: Option<EntryId>,
 }
 
 /// Which letters are looked at.
@@ -89,6 +91,7 @@ impl Scan {
             way,
             page: FIRST_PAGE,
             left: selection.limit.unwrap_or(u64::MAX),
+            last: None,
             selection: selection.clone(),
         })
     }
@@ -139,7 +142,26 @@ impl Scan {
             .collect();
         meant.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= meant.len() as u64;
+        if let Some(last) = meant.last() {
+            self.last = EntryId::parse(&last.id);
+        }
         Ok(Some(meant))
+    }
+
+    /// The same, but no further than one that its limit has ended: for letters that are gone since then no others move up.
+    pub(super) fn no_further_than(mut self, ended: &Scan) -> Self {
+        let (0, Some(last)) = (ended.left, ended.last) else {
+            return self;
+        };
+        let newest = self.selection.newest;
+        match &mut self.way {
+            Way::Ids(ids) if newest => ids.retain(|id| *id >= last),
+            Way::Ids(ids) => ids.retain(|id| *id <= last),
+            Way::Range { from, .. } if newest => *from = last.to_string(),
+            Way::Range { to, .. } => *to = last.to_string(),
+            Way::Ended => {}
+        }
+        self
     }
 
     /// So many of the letters of the last page do not count towards the limit.
