@@ -664,6 +664,73 @@ fn what_is_dropped_with_a_limit_is_what_was_asked_about() {
 }
 
 #[test]
+fn who_names_a_letter_learns_that_it_is_not_there() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    let [a, b, c, d] = four(&mut connection);
+    let ended = |args: &[&str]| {
+        let answer = run(&redis, &[&[COMMAND], args].concat());
+        assert_eq!(answer.status, 1, "{answer:?}");
+        (answer.stdout, answer.stderr)
+    };
+    // It is there, and something else does not hold of it.
+    const UNFIT: &str = "backfiller: none of the named letters fits the rest of the selection\n";
+    for selection in [
+        &["--id", &b, "--reason", "network"][..],
+        &["--id", &b, "--did", &did(1)],
+        &["--id", &b, "--original-id", "1-7"],
+        &["--original-id", "2-7", "--reason", "network"],
+    ] {
+        for change in [
+            &["requeue"][..],
+            &["requeue", "--dry-run"],
+            &["drop", "--yes"],
+        ] {
+            let (out, error) = ended(&[change, selection].concat());
+            assert_eq!((out.as_str(), error.as_str()), ("", UNFIT), "{selection:?}");
+        }
+    }
+    // None of them is there.
+    let (out, error) = ended(&["requeue", "--id", "9-9", "--id", "8-8"]);
+    assert_eq!(out, "");
+    assert_eq!(error, "backfiller: no dead letter has the id 8-8, 9-9\n");
+    let many: Vec<_> = (1..=20).map(|n| format!("--original-id={n}-0")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let (_, error) = ended(&[&["drop", "--yes"], &many[..]].concat());
+    assert_eq!(
+        error,
+        "backfiller: no dead letter is of a message with the id 1-0, 2-0, 3-0, 4-0, 5-0 and 15 more\n"
+    );
+    // Some are, and these are done.
+    let (out, error) = ended(&["requeue", "--id", &a, "--id", "9-9"]);
+    assert_eq!(out, "requeued 1 dead letter: network 1\n");
+    assert_eq!(error, "backfiller: no dead letter has the id 9-9\n");
+    let (out, error) = ended(&[
+        "drop",
+        "--yes",
+        "--json",
+        "--original-id",
+        "2-7",
+        "--original-id",
+        "9-9",
+    ]);
+    assert!(out.starts_with("{\"dropped\":1,"), "{out}");
+    assert_eq!(
+        error,
+        "backfiller: no dead letter is of a message with the id 9-9\n"
+    );
+    // One that cannot be requeued is there; and who wants one letter has it, whatever the others are.
+    run(&redis, &[COMMAND, "requeue", "--id", &d]).ok();
+    let one = ["drop", "--yes", "--limit", "1", "--id", &c, "--id"];
+    run(
+        &redis,
+        &[&[COMMAND], &one[..], &["9999999999999-0"]].concat(),
+    )
+    .ok();
+    assert_eq!(listed(&redis, &[]), [d]);
+}
+
+#[test]
 fn what_strangers_have_written_stays_text() {
     let redis = RedisServer::start();
     let mut connection = redis.connection();

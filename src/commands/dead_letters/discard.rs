@@ -58,8 +58,8 @@ pub(super) fn run(
             Failure::Failed(format!("{why} (dropped {done} before that)"))
         })?;
     }
-    selection.insist_found(&counts, 0)?;
-    report(change, ("dropped", "would drop"), &counts, None)
+    let found = selection.found(&scan, counts.total);
+    report(change, ("dropped", "would drop"), &counts, None, found)
 }
 
 fn drop_all(

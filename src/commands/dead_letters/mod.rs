@@ -17,6 +17,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
+use self::scan::Scan;
 use super::{Failure, output_failed};
 use crate::backfiller::ExitStatus;
 use crate::cli::RedisOptions;
@@ -215,14 +216,38 @@ impl Selection {
         }
     }
 
-    /// Who names a letter has an answer coming that it is not there. `left`: letters that were there and stay.
-    fn insist_found(&self, done: &Counts, left: u64) -> Result<(), Failure> {
-        let names = !(self.id.is_empty() && self.original_id.is_empty());
-        if names && done.total == 0 && left == 0 {
-            return Err(Failure::Failed("no dead letter has such an id".to_owned()));
-        }
-        Ok(())
+    /// Who names a letter has an answer coming that it is not there, or that something else that he said does not hold of it.
+    /// `met`: letters with which something was done, or that cannot be requeued.
+    fn found(&self, scan: &Scan, met: u64) -> Result<(), Failure> {
+        let missing = scan.missing();
+        let is_named = !(self.id.is_empty() && self.original_id.is_empty());
+        let text = if !missing.is_empty() {
+            let has = match self.id.is_empty() {
+                true => "is of a message with",
+                false => "has",
+            };
+            format!("no dead letter {has} the id {}", listed(&missing))
+        } else if !is_named || met > 0 {
+            return Ok(());
+        } else if scan.selected() == 0 {
+            "none of the named letters fits the rest of the selection".to_owned()
+        } else {
+            "the named letters were gone when it was their turn".to_owned()
+        };
+        Err(Failure::Failed(text))
     }
+}
+
+/// How many ids are named in an error.
+const NAMED: usize = 5;
+
+fn listed(ids: &[EntryId]) -> String {
+    let named: Vec<_> = ids.iter().take(NAMED).map(EntryId::to_string).collect();
+    let more = match ids.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {} more", count(more as u64)),
+    };
+    named.join(", ") + &more
 }
 
 /// Does what was asked for.
@@ -326,13 +351,28 @@ fn print<S: AsRef<str>>(lines: &[S]) -> Result<(), Failure> {
     out.flush().map_err(output_failed)
 }
 
-/// What a change has come to, in the form that was asked for.
+/// What a change has come to, in the form that was asked for, and then what was not `found`. Where that is why it has come to nothing,
+/// it is all that is said.
 fn report(
+    change: &Change,
+    verbs: (&str, &str),
+    counts: &Counts,
+    left: Option<u64>,
+    found: Result<(), Failure>,
+) -> Result<ExitStatus, Failure> {
+    if found.is_ok() || counts.total > 0 || left > Some(0) {
+        print(&outcome(change, verbs, counts, left))?;
+    }
+    found.map(|()| ExitStatus::Done)
+}
+
+/// The lines of that.
+fn outcome(
     change: &Change,
     (done, would): (&str, &str),
     counts: &Counts,
     left: Option<u64>,
-) -> Result<ExitStatus, Failure> {
+) -> Vec<String> {
     if change.json {
         let mut report = Map::new();
         report.insert(done.to_owned(), counts.total.into());
@@ -341,8 +381,7 @@ fn report(
         }
         report.insert("dry_run".to_owned(), change.dry_run.into());
         report.insert("by_reason".to_owned(), counts.json());
-        print(&[Value::Object(report).to_string()])?;
-        return Ok(ExitStatus::Done);
+        return vec![Value::Object(report).to_string()];
     }
     let verb = if change.dry_run { would } else { done };
     let mut lines = vec![format!("{verb} {}", counts.text())];
@@ -352,8 +391,7 @@ fn report(
             count(left)
         ));
     }
-    print(&lines)?;
-    Ok(ExitStatus::Done)
+    lines
 }
 
 #[cfg(test)]

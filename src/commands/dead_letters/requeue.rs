@@ -76,8 +76,9 @@ pub(super) fn run(
             }
         }
     }
-    selection.insist_found(&done, left)?;
-    report(change, ("requeued", "would requeue"), &done, Some(left))
+    let found = selection.found(&scan, done.total + left);
+    let verbs = ("requeued", "would requeue");
+    report(change, verbs, &done, Some(left), found)
 }
 
 /// Why it cannot go on.

@@ -1,6 +1,6 @@
 //! Pages of the dead letters that a selection means, from one end of the stream to the other.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use redis::{RedisResult, Value, from_redis_value};
 
@@ -32,8 +32,12 @@ pub(super) struct Scan {
     page: usize,
     /// How many may still be selected.
     left: u64,
-    /// The last that was.
+    /// How many were.
+    selected: u64,
+    /// The last of them.
     last: Option<EntryId>,
+    /// The ids that were named, the letters' own or else those of their messages, and that no letter so far has had.
+    unseen: BTreeSet<EntryId>,
 }
 
 /// Which letters are looked at.
@@ -91,7 +95,12 @@ impl Scan {
             way,
             page: FIRST_PAGE,
             left: selection.limit.unwrap_or(u64::MAX),
+            selected: 0,
             last: None,
+            unseen: match selection.id.is_empty() {
+                true => selection.original_id.iter().copied().collect(),
+                false => selection.id.iter().copied().collect(),
+            },
             selection: selection.clone(),
         })
     }
@@ -136,12 +145,22 @@ impl Scan {
         let size: usize = page.iter().map(Letter::size).sum();
         let average = (size / page.len().max(1)).max(1);
         self.page = (PAGE_BYTES / average).clamp(1, PAGE.min(2 * self.page));
+        for letter in &page {
+            let seen = match self.selection.id.is_empty() {
+                true => EntryId::parse(&letter.text("id")),
+                false => EntryId::parse(&letter.id),
+            };
+            if let Some(id) = seen {
+                self.unseen.remove(&id);
+            }
+        }
         let mut meant: Vec<_> = page
             .into_iter()
             .filter(|letter| self.means(letter))
             .collect();
         meant.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= meant.len() as u64;
+        self.selected += meant.len() as u64;
         if let Some(last) = meant.last() {
             self.last = EntryId::parse(&last.id);
         }
@@ -154,14 +173,33 @@ impl Scan {
             return self;
         };
         let newest = self.selection.newest;
+        let is_within = |id: &EntryId| if newest { *id >= last } else { *id <= last };
         match &mut self.way {
-            Way::Ids(ids) if newest => ids.retain(|id| *id >= last),
-            Way::Ids(ids) => ids.retain(|id| *id <= last),
-            Way::Range { from, .. } if newest => *from = last.to_string(),
-            Way::Range { to, .. } => *to = last.to_string(),
+            Way::Ids(ids) => {
+                ids.retain(is_within);
+                self.unseen.retain(is_within);
+            }
+            Way::Range { from, to } => {
+                *(if newest { from } else { to }) = last.to_string();
+                // Not all letters are looked at.
+                self.unseen.clear();
+            }
             Way::Ended => {}
         }
         self
+    }
+
+    /// How many letters were selected so far.
+    pub(super) fn selected(&self) -> u64 {
+        self.selected
+    }
+
+    /// At the end: which of the named ids no letter has. None where the limit ended it, for then not all letters were looked at.
+    pub(super) fn missing(&self) -> Vec<EntryId> {
+        match self.left {
+            0 => Vec::new(),
+            _ => self.unseen.iter().copied().collect(),
+        }
     }
 
     /// So many of the letters of the last page do not count towards the limit.
