@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     let command = command.unwrap_or_else(|| Command::Run(Box::new(worker)));
     let status = commands::run(command).unwrap_or_else(|failure| {
         if !matches!(failure, Failure::NobodyReads) {
-            eprintln!("backfiller: {failure}");
+            // Where it cannot be written, the status says it.
+            let _ = writeln!(io::stderr(), "backfiller: {failure}");
         }
         failure.status()
     });

@@ -127,6 +127,37 @@ fn what_is_no_command_is_refused_with_status_2() {
 }
 
 #[test]
+fn what_cannot_be_said_does_not_change_the_status() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let full = full.expect("a file that is full");
+    for (args, status) in [
+        (&["status", "--redis-url", "redis://127.0.0.1:1"][..], 1),
+        (&["enqueue"], 2),
+        (&["run"], 2),
+        (&["--no-such-option"], 2),
+        (&["systemd-unit", "--exec-path", "/home/me/backfiller"], 0),
+    ] {
+        let errors = [
+            Stdio::from(writer.try_clone().expect("a descriptor")),
+            Stdio::from(full.try_clone().expect("a descriptor")),
+        ];
+        for stderr in errors {
+            let ended = Command::new(binary())
+                .args(args)
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(stderr)
+                .status();
+            let ended = ended.expect("the backfiller binary starts");
+            assert_eq!(ended.code(), Some(status), "{args:?}");
+        }
+    }
+}
+
+#[test]
 fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let text = answer(&["completions", shell]);

@@ -3,6 +3,7 @@
 //! The text is `backfiller@.service` beside this file; what stands there in braces is filled in here. Pinned by `tests/assets.rs`.
 
 use std::env;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -83,7 +84,9 @@ pub fn unit(options: Options) -> Result<String, Failure> {
         ("{memory_max}", budget + concurrency * WORKER_MIB + REST_MIB),
     ];
     if let Some(folder) = HIDDEN.iter().find(|folder| exec.starts_with(*folder)) {
-        eprintln!(
+        // Where it cannot be said, the unit is printed all the same.
+        let _ = writeln!(
+            io::stderr(),
             "backfiller: the unit could not start {exec}: it is not allowed to see {folder}; install the program elsewhere, \
              and name that with --exec-path"
         );
