@@ -69,6 +69,27 @@ fn each_command_has_a_page_one_can_learn_from() {
 }
 
 #[test]
+fn a_page_says_more_than_the_line_of_the_list() {
+    for (command, sentence) in [
+        (
+            "enqueue",
+            "Handles are resolved, and so is each account's server",
+        ),
+        (
+            "dead-letters",
+            "leaves the input as an entry of the stream of dead letters",
+        ),
+        ("export", "the same proofs and the same events"),
+    ] {
+        for page in [&[command, "--help"][..], &["man", command]] {
+            let text = answer(page).replace("\\*(Aq", "'");
+            let words: Vec<_> = text.split_whitespace().collect();
+            assert!(words.join(" ").contains(sentence), "{page:?}: {text}");
+        }
+    }
+}
+
+#[test]
 fn statuses_are_documented_where_help_ends() {
     for command in ["enqueue", "status", "dead-letters", "export", "check"] {
         assert!(

@@ -27,25 +27,26 @@ use crate::logging::{self, Format};
 use crate::shutdown::Shutdown;
 
 /// What can be done.
+// A comment on a command that has its options elsewhere would take the place of what stands there, which is the text of its page.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Runs the worker, as without a command
+    #[allow(missing_docs)]
     Run(Box<Cli>),
 
-    /// Adds accounts to the input: DIDs or handles, from arguments, a file or standard input, or all that a host lists
+    #[allow(missing_docs)]
     Enqueue(Box<enqueue::Enqueue>),
 
-    /// Shows queue, output, dead letters and consumers, and the rate
+    #[allow(missing_docs)]
     Status(Box<status::Status>),
 
-    /// Lists dead letters, shows one, puts them back into the input, or drops them
+    #[allow(missing_docs)]
     DeadLetters(Box<dead_letters::DeadLetters>),
 
-    /// Exports accounts or CAR files as lines of JSON, without Redis
+    #[allow(missing_docs)]
     #[command(after_help = export::EXAMPLES)]
     Export(Box<export::Options>),
 
-    /// Checks configuration, Redis, directory and machine, and says what would go wrong
+    #[allow(missing_docs)]
     Check(Box<check::Check>),
 
     /// Prints the completions for a shell
