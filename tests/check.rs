@@ -418,6 +418,28 @@ fn instances_that_are_alive_share_the_rate() {
         "ok",
         &["2 on this machine: 10 requests"],
     );
+    // That directory is the operator's own; others count by address as well. No directory has this name (RFC 2606).
+    let at_another = |args: &[&str]| {
+        let mut check = with(&redis, &server, &[&["--host-rps", "5"], args].concat());
+        check.env("BACKFILLER_PLC_URL", "https://directory.invalid");
+        end(check)
+    };
+    assert_line(
+        &at_another(&[]),
+        "instances",
+        "warn",
+        &[
+            "2 on this machine",
+            "50 look-ups a second in the directory each are 100",
+            "BACKFILLER_HOST_RPS=5 and BACKFILLER_PLC_RPS=25",
+        ],
+    );
+    assert_line(
+        &at_another(&["--plc-rps", "25"]),
+        "instances",
+        "ok",
+        &["2 on this machine: 10 requests", "50 look-ups"],
+    );
     // The one that runs is not counted twice.
     let own = end(with(&redis, &server, &["--consumer", "c2"])).ok();
     assert_line(&own, "instances", "ok", &["1 on this machine: 10 requests"]);

@@ -1,12 +1,15 @@
 //! Who else works for the group, and what they ask together.
 //!
-//! Servers count requests by address, and each instance counts its own only. Who is alive is known by the keys with which
+//! Servers and the directory count requests by address, and each instance counts its own only. Who is alive is known by the keys with which
 //! processes keep their consumer names, which also say on which machine each is. Those of this machine share its address; of
 //! others it is not known.
+
+use url::Url;
 
 use super::{Finding, named, ok, warn};
 use crate::commands::status::sample::Sample;
 use crate::config::{Config, DEFAULT_HOST_RPS, DEFAULT_PLC_RPS};
+use crate::fetch::policy::names_own;
 
 /// Instances that are named.
 const NAMED: usize = 5;
@@ -60,7 +63,13 @@ fn rates(config: &Config, alive: &[(&[u8], &[u8])], here: &str) -> Finding {
         .iter()
         .filter(|(_, holder)| machine(holder) == here.as_bytes());
     let (local, all) = (local.count() + this, alive.len() + this);
-    let each = config.host_rps.unwrap_or(DEFAULT_HOST_RPS);
+    let hosts = config.host_rps.unwrap_or(DEFAULT_HOST_RPS);
+    // Whoever has a directory of his own knows what it can take.
+    let look_ups = (!has_own_directory(config)).then(|| config.plc_rps.unwrap_or(DEFAULT_PLC_RPS));
+    let is_too_much = |n: usize| {
+        hosts * n as f64 > DEFAULT_HOST_RPS
+            || look_ups.is_some_and(|each| each * n as f64 > DEFAULT_PLC_RPS)
+    };
     let mut names: Vec<_> = alive
         .iter()
         .take(NAMED)
@@ -84,31 +93,47 @@ fn rates(config: &Config, alive: &[(&[u8], &[u8])], here: &str) -> Finding {
             part(DEFAULT_PLC_RPS, n)
         )
     };
-    let together = each * local as f64;
-    if together > DEFAULT_HOST_RPS {
+    let together = |each: f64| each * local as f64;
+    if is_too_much(local) {
+        let of_directory = look_ups.map_or(String::new(), |each| {
+            format!(
+                "; {each} look-ups a second in the directory each are {}, of {DEFAULT_PLC_RPS}",
+                together(each)
+            )
+        });
         return warn(
             "instances",
             format!(
-                "{who}; {local} on this machine at {each} requests a second to a host each are {together}, and servers allow an \
-                 address {DEFAULT_HOST_RPS}: give each {}",
+                "{who}; {local} on this machine at {hosts} requests a second to a host each are {}, and servers allow an address \
+                 {DEFAULT_HOST_RPS}{of_directory}: give each {}",
+                together(hosts),
                 share(local)
             ),
         );
     }
-    let elsewhere = match all > local && each * all as f64 > DEFAULT_HOST_RPS {
+    let elsewhere = match all > local && is_too_much(all) {
         true => format!(
             "; if those elsewhere share its address, give each {}",
             share(all)
         ),
         false => String::new(),
     };
+    let of_directory = look_ups.map_or(String::new(), |each| {
+        format!(", and {} look-ups of {DEFAULT_PLC_RPS}", together(each))
+    });
     ok(
         "instances",
         format!(
-            "{who}; {local} on this machine: {together} requests a second to a host, of the {DEFAULT_HOST_RPS} that servers allow an \
-             address{elsewhere}"
+            "{who}; {local} on this machine: {} requests a second to a host, of the {DEFAULT_HOST_RPS} that servers allow an \
+             address{of_directory}{elsewhere}",
+            together(hosts)
         ),
     )
+}
+
+/// Whether the directory is at an address of the operator's own, as far as its URL says so.
+fn has_own_directory(config: &Config) -> bool {
+    Url::parse(&config.plc_url).is_ok_and(|url| names_own(&url))
 }
 
 /// An equal part of a rate, rounded down to hundredths: more would be too much.
