@@ -90,6 +90,16 @@ fn a_page_says_more_than_the_line_of_the_list() {
 }
 
 #[test]
+fn a_default_is_that_of_the_command() {
+    for (command, default) in [("run", "info"), ("export", "warn")] {
+        let text = answer(&[command, "--help"]);
+        let log = text.split("--log <FILTER>").nth(1).expect("an option");
+        let of_log = log.split("[default: ").nth(1).expect("a default");
+        assert!(of_log.starts_with(default), "{command}: {log}");
+    }
+}
+
+#[test]
 fn statuses_are_documented_where_help_ends() {
     for command in ["enqueue", "status", "dead-letters", "export", "check"] {
         assert!(

@@ -55,6 +55,9 @@ written to its end, makes no file, and ends; the second ends at once.";
 
 /// Exports accounts, or CAR files, as lines of JSON: the same proofs and the same events, without any Redis.
 #[derive(Args, Debug, Default, Clone)]
+#[command(mut_arg("log", |log| log.help(format!(
+    "Log filter, as env_logger reads it: error, warn, info, debug, or module=level [default: {LOG}]"
+))))]
 pub struct Options {
     /// Accounts (DIDs or handles), or CAR files; - is a CAR on standard input
     #[arg(value_name = "SOURCE")]
