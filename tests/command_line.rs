@@ -232,7 +232,36 @@ fn there_is_a_man_page_of_the_program_and_of_each_command() {
             page.contains(&format!(".TH backfiller-{command} 1")),
             "{page}"
         );
-        assert!(page.contains("Examples:"), "{page}");
+        assert!(page.contains("\n.SH EXAMPLES\n"), "{page}");
+    }
+}
+
+#[test]
+fn a_man_page_has_the_sections_that_one_looks_for() {
+    let source = format!("\"backfiller {}\"", env!("CARGO_PKG_VERSION"));
+    for names in [
+        &[][..],
+        &["enqueue"],
+        &["dead-letters"],
+        &["dead-letters", "list"],
+    ] {
+        let page = answer(&[&["man"], names].concat());
+        let title = page.lines().find(|line| line.starts_with(".TH "));
+        let title = title.expect("a title");
+        let name = [&["backfiller"], names].concat().join("-");
+        assert!(title.starts_with(&format!(".TH {name} 1 ")), "{title}");
+        assert!(title.contains(&source), "{title}");
+        // Each example is a line of its own.
+        let mut examples = page.lines().skip_while(|line| *line != ".SH EXAMPLES");
+        let examples: Vec<_> = examples
+            .by_ref()
+            .skip(1)
+            .take_while(|line| !line.starts_with(".SH"))
+            .collect();
+        assert_eq!(examples.first(), Some(&".nf"), "{page}");
+        assert_eq!(examples.last(), Some(&".fi"), "{page}");
+        assert!(page.contains("\n.SH \"EXIT STATUS\"\n"), "{page}");
+        assert!(!page.contains(".SH EXTRA"), "{page}");
     }
 }
 

@@ -2,13 +2,12 @@
 //! differ from what it takes; and what it is run and watched with: a systemd unit, a Grafana dashboard and alert rules, which stand in
 //! `documents/`. Pinned by `tests/command_line.rs` and `tests/assets.rs`.
 
+pub(super) mod man;
 pub(super) mod unit;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use clap_mangen::Man;
 
-use super::Failure;
 use crate::cli::CommandLine;
 
 /// Examples of `completions`.
@@ -49,23 +48,4 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, &mut command, name, &mut text);
     text
-}
-
-/// The man page of the program, or of the command of this name, or of a command of that.
-pub(super) fn man(names: &[String]) -> Result<Vec<u8>, Failure> {
-    let mut root = CommandLine::command();
-    // Gives each command its full name and its usage line.
-    root.build();
-    let page = names.iter().try_fold(&root, |command, name| {
-        command.find_subcommand(name).ok_or_else(|| {
-            Failure::Usage(format!(
-                "{name:?} is no command; `backfiller --help` lists them"
-            ))
-        })
-    })?;
-    let mut text = Vec::new();
-    Man::new(page.clone())
-        .render(&mut text)
-        .map_err(|error| Failure::Failed(format!("the man page cannot be made: {error}")))?;
-    Ok(text)
 }

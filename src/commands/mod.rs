@@ -120,7 +120,7 @@ pub fn run(command: Command) -> Result<ExitStatus, Failure> {
         Command::Export(options) => export::export(&options),
         Command::Check(command) => check::run(&command),
         Command::Completions { shell } => answer(&documents::completions(shell)),
-        Command::Man { command } => answer(&documents::man(&command)?),
+        Command::Man { command } => answer(&documents::man::man(&command)?),
         Command::SystemdUnit(options) => answer(documents::unit::unit(options)?.as_bytes()),
         Command::GrafanaDashboard => answer(documents::DASHBOARD.as_bytes()),
         Command::AlertRules => answer(documents::ALERTS.as_bytes()),
