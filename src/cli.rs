@@ -32,7 +32,6 @@ Examples:
     version,
     max_term_width = 110,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     after_help = format!("{RUN_EXAMPLES}\n\n{STATUSES}")
 )]
 pub struct CommandLine {

@@ -51,7 +51,7 @@ fn help_lists_the_commands_in_their_order() {
             .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
             .filter(|name| !name.is_empty())
             .collect();
-        assert_eq!(commands, COMMANDS, "{help}");
+        assert_eq!(commands, [&COMMANDS[..], &["help"]].concat(), "{help}");
     }
 }
 
@@ -97,6 +97,26 @@ fn a_default_is_that_of_the_command() {
         let of_log = log.split("[default: ").nth(1).expect("a default");
         assert!(of_log.starts_with(default), "{command}: {log}");
     }
+}
+
+#[test]
+fn help_is_a_command_as_well() {
+    for (asked, page) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "enqueue"], &["enqueue", "--help"]),
+        (
+            &["dead-letters", "help", "drop"],
+            &["dead-letters", "drop", "--help"],
+        ),
+        (
+            &["help", "dead-letters", "drop"],
+            &["dead-letters", "drop", "--help"],
+        ),
+    ] {
+        assert_eq!(answer(asked), answer(page), "{asked:?}");
+    }
+    // It has no man page of its own.
+    assert!(!answer(&["man"]).contains("help(1)"));
 }
 
 #[test]

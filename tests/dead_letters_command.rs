@@ -275,7 +275,6 @@ fn a_change_of_all_must_be_asked_for() {
         &["show"],
         &["list", "--limit", "0"],
         &["list", "--all"],
-        &["help"],
         &[],
     ] {
         let answer = run(&redis, &[&[COMMAND], args].concat());

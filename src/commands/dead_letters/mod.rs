@@ -86,7 +86,7 @@ Exit status: 0 done; 1 Redis is away or refuses, a letter that is named is not t
 /// A message that cannot become events (see the reasons in the README) leaves the input as an entry of the stream of dead letters,
 /// with its original value and why.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(after_help = EXAMPLES)]
 pub struct DeadLetters {
     #[command(subcommand)]
     action: Action,
