@@ -271,6 +271,9 @@ fn a_change_of_all_must_be_asked_for() {
     for args in [
         &["list", "--reason", "no_such_reason"][..],
         &["list", "--id", "17"],
+        &["list", "--did", "alice.example.com"],
+        &["requeue", "--did", "did:plc"],
+        &["drop", "--yes", "--did", "did:key:zQ3sh"],
         &["show", "x"],
         &["show"],
         &["list", "--limit", "0"],

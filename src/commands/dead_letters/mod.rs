@@ -23,6 +23,7 @@ use crate::backfiller::ExitStatus;
 use crate::cli::RedisOptions;
 use crate::error::Reason;
 use crate::queue::EntryId;
+use crate::queue::message::check_did;
 use crate::terminal::{count, escaped};
 
 /// Examples of `dead-letters`.
@@ -157,7 +158,7 @@ struct Selection {
     reason: Vec<String>,
 
     /// Only of this account; may be given more than once
-    #[arg(long, value_name = "DID")]
+    #[arg(long, value_name = "DID", value_parser = did)]
     did: Vec<String>,
 
     /// Only the letter with this id of its own; may be given more than once
@@ -272,6 +273,11 @@ pub(super) fn run(command: DeadLetters) -> Result<ExitStatus, Failure> {
             redis,
         } => discard::run(&redis, &selection, &change, yes),
     }
+}
+
+/// A DID that a message can name: of another one, or of a handle, there would be no letter, whatever became of its account.
+fn did(text: &str) -> Result<String, String> {
+    check_did(text).map(|()| text.to_owned())
 }
 
 fn entry_id(text: &str) -> Result<EntryId, String> {
