@@ -1,10 +1,11 @@
 //! Text as it is shown to people: escaped, measured, and in columns.
 //!
 //! DIDs, hosts, error texts and names of consumers come from strangers. Whatever could move a cursor, change a colour, turn the
-//! direction of a line or stand there unseen (control characters, format characters such as those of bidi, combining marks, bytes
-//! that are no UTF-8) is shown as its escape, and so is the backslash, so that an escape is never taken for text. Columns line up by
-//! the width that a terminal gives to each character. Only on a terminal is anything cut; a pipe gets all of it. Pinned by the tests
-//! here, and by `tests/dead_letters_command.rs`, `tests/status_command.rs` and `tests/check.rs`.
+//! direction of a line or stand there unseen (control characters, format characters such as those of bidi, combining marks, bytes that
+//! are no UTF-8) is shown as its escape. A backslash stays as it is: many texts have been escaped where they arose, and are the same
+//! when they are escaped again. Columns line up by the width that a terminal gives to each character. Only on a terminal is anything
+//! cut; a pipe gets all of it. Pinned by the tests here, and by `tests/dead_letters_command.rs`, `tests/status_command.rs` and
+//! `tests/check.rs`.
 
 use std::io::{self, IsTerminal};
 
@@ -20,7 +21,7 @@ const WIDEST: usize = 64;
 /// No column is made narrower than this, in columns.
 const NARROWEST: usize = 4;
 
-/// The text with all escaped that is not plainly visible.
+/// The text with all escaped that is not plainly visible. What has been escaped stays as it is.
 pub fn escaped(text: &str) -> String {
     escaped_bytes(text.as_bytes())
 }
@@ -31,7 +32,7 @@ pub fn escaped_bytes(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
-                '\'' | '"' => shown.push(c),
+                '\'' | '"' | '\\' => shown.push(c),
                 // The standard library knows which characters are visible, and escapes all others.
                 c => shown.extend(c.escape_debug()),
             }
@@ -233,10 +234,11 @@ mod tests {
                 "\\u{1b}[31mred\\u{7}\\r\\n\\t\\0",
             ),
             ("\u{9b}2J\u{85}", "\\u{9b}2J\\u{85}"),
-            ("a\\u{1b}", "a\\\\u{1b}"),
+            (r"a\u{1b} \ \\", r"a\u{1b} \ \\"),
             ("e\u{301}", "e\\u{301}"),
         ] {
             assert_eq!(escaped(text), shown);
+            assert_eq!(escaped(shown), shown, "once is enough");
         }
         let unseen = "\u{ad}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\
                       \u{2060}\u{2066}\u{2067}\u{2068}\u{2069}\u{feff}\u{fff9}\u{e0041}\u{a0}\u{e000}";

@@ -733,6 +733,17 @@ fn who_names_a_letter_learns_that_it_is_not_there() {
 }
 
 #[test]
+fn an_error_that_was_escaped_where_it_arose_is_shown_as_it_stands() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    const ERROR: &str = r"pds.example says \u{1b}[31m";
+    let id = letter(&mut connection, &[("repo", "x"), ("error", ERROR)]);
+    assert!(list(&redis, &[]).stdout.contains(ERROR));
+    let shown = run(&redis, &[COMMAND, "show", &id]).ok();
+    assert!(shown.lines().contains(&&*format!("error: {ERROR}")));
+}
+
+#[test]
 fn what_strangers_have_written_stays_text() {
     let redis = RedisServer::start();
     let mut connection = redis.connection();

@@ -138,7 +138,7 @@ fn lines(letter: &Letter, is_original: bool) -> Vec<String> {
                 lines.push(format!("{title}:"));
                 // Pretty JSON has a line of its own for each value, and no line break within one.
                 let pretty = serde_json::to_string_pretty(&value).unwrap_or_default();
-                lines.extend(pretty.lines().map(|line| format!("  {}", shown_json(line))));
+                lines.extend(pretty.lines().map(|line| format!("  {}", escaped(line))));
             }
             None => lines.push(format!("{title}: {}", escaped_bytes(value))),
         }
@@ -147,10 +147,4 @@ fn lines(letter: &Letter, is_original: bool) -> Vec<String> {
         lines.push("It cannot be requeued: its message had no field `repo`.".to_owned());
     }
     lines
-}
-
-/// A line of JSON; backslashes are JSON's own escapes there, and stay as they are.
-fn shown_json(line: &str) -> String {
-    let parts: Vec<_> = line.split('\\').map(escaped).collect();
-    parts.join("\\")
 }
