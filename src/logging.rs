@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use env_logger::WriteStyle;
 use log::kv::{self, Key, Source, Value, VisitSource, VisitValue};
-use log::{Level, Record};
+use log::{Level, Log, Metadata, Record};
 use serde_json::{Map, Value as Json};
 
 use crate::error::panic_text;
@@ -60,6 +60,47 @@ impl Format {
 
 /// Sends the log of this process to standard error, as far as the filter (in env_logger's syntax) lets it pass.
 pub fn to_stderr(filter: &str, format: Format) {
+    builder(filter, format).init();
+}
+
+/// The same, where something is drawn on standard error too: `apart` writes what it is given apart from that.
+pub fn to_stderr_beside(
+    apart: impl Fn(&dyn Fn()) + Send + Sync + 'static,
+    filter: &str,
+    format: Format,
+) {
+    let logger = builder(filter, format).build();
+    let level = logger.filter();
+    // Refused only where there is a logger already.
+    if log::set_boxed_logger(Box::new(Beside { logger, apart })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// A log beside something that is drawn.
+struct Beside<F> {
+    logger: env_logger::Logger,
+    apart: F,
+}
+
+impl<F: Fn(&dyn Fn()) + Send + Sync> Log for Beside<F> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.logger.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // Nothing that is not written makes what is drawn flicker.
+        if self.logger.matches(record) {
+            (self.apart)(&|| self.logger.log(record));
+        }
+    }
+
+    fn flush(&self) {
+        self.logger.flush();
+    }
+}
+
+fn builder(filter: &str, format: Format) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(filter);
     match format {
@@ -90,7 +131,7 @@ pub fn to_stderr(filter: &str, format: Format) {
                 })
         }
     };
-    builder.init();
+    builder
 }
 
 /// Whether a record is one of those in which ureq shows each byte that it sends, credentials and all (in debug builds only).

@@ -456,18 +456,56 @@ fn a_terminal_has_a_bar_while_it_goes_on() {
     let export = Export::of(Some(&server), &[&repo.did]).env("TERM", "xterm");
     let running = export.errors_to(theirs).start();
     server.wait_until_held(&repo.did, 1);
+    read_until(&mut ours, "0/1 [");
+    server.release(&repo.did);
+    let shown = read_to_its_end(&mut ours);
+    assert_eq!(running.wait().lines().len(), 6);
+    assert!(shown.contains("1 of 1 exported, 0 failed"), "{shown:?}");
+}
+
+/// What a terminal shows until this is seen.
+fn read_until(terminal: &mut fs::File, what: &str) -> String {
     let mut shown = Vec::new();
     let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&shown).contains("0/1 [") {
-        let count = ours.read(&mut buffer).expect("the terminal");
+    while !String::from_utf8_lossy(&shown).contains(what) {
+        let count = terminal.read(&mut buffer).expect("the terminal");
         shown.extend_from_slice(&buffer[..count]);
     }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+/// What a terminal shows until nobody has its other end any more; it is at its end then, or fails.
+fn read_to_its_end(terminal: &mut fs::File) -> String {
+    let mut shown = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = terminal.read(&mut buffer) {
+        shown.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+#[test]
+fn the_log_and_the_bar_do_not_write_over_each_other() {
+    let server = FixtureServer::start();
+    let repo = RepoBuilder::new(did_plc(1))
+        .key(SigningKey::p256(1))
+        .records(records::mixed(1, 5))
+        .raw_record("com.example.bad", "one", vec![0x01])
+        .build();
+    server.serve(&repo);
+    server.set_fault(&repo.did, Fault::Hold { after: 10 });
+    let (mut ours, theirs) = terminal();
+    let export = Export::of(Some(&server), &[&repo.did]).env("TERM", "xterm");
+    let running = export.errors_to(theirs).start();
+    let before = read_until(&mut ours, "at work");
     server.release(&repo.did);
-    // The terminal is at its end, or fails, when nobody has the other one any more.
-    while let Ok(count @ 1..) = ours.read(&mut buffer) {
-        shown.extend_from_slice(&buffer[..count]);
-    }
-    assert_eq!(running.wait().lines().len(), 6);
-    let shown = String::from_utf8_lossy(&shown);
+    let shown = before + &read_to_its_end(&mut ours);
+    running.wait();
+    let line = shown.lines().find(|line| line.contains("WARN"));
+    let line = line.unwrap_or_else(|| panic!("the skipped record: {shown:?}"));
+    let (before, _) = line.split_once("WARN").expect("its level");
+    // What stands in its row since that was last wiped.
+    let row = before.rsplit("\u{1b}[2K").next().expect("a row");
+    assert!(!row.contains("at work"), "{line:?}");
     assert!(shown.contains("1 of 1 exported, 0 failed"), "{shown:?}");
 }

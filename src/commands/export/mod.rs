@@ -67,7 +67,12 @@ pub(super) fn export(options: &Options) -> Result<ExitStatus, Failure> {
     let opener = options.opener(&list, &config)?;
     let host = options.host(&list)?;
     let way = Way::from_options(&options.handles)?;
-    logging::to_stderr(&config.log, config.log_format);
+    let bar = teller::bar(list.len(), options.output.is_none());
+    let (filter, format) = (&*config.log, config.log_format);
+    match bar.clone() {
+        Some(bar) => logging::to_stderr_beside(move |write| bar.suspend(write), filter, format),
+        None => logging::to_stderr(filter, format),
+    }
     let output = Output::create(options.output.as_deref(), options.force)?;
     let shutdown = Shutdown::default();
     shutdown
@@ -80,7 +85,7 @@ pub(super) fn export(options: &Options) -> Result<ExitStatus, Failure> {
     let unverified = opener
         .as_ref()
         .is_some_and(|opener| matches!(opener.trust, Trust::Unverified));
-    let teller = Teller::new(list.len(), options.output.is_none(), unverified);
+    let teller = Teller::new(list.len(), bar, unverified);
     let turns = Turns::new(output);
     let crew = Crew::start(&config, &shutdown, (opener, way, host.clone()), &turns)
         .map_err(|error| Failure::Failed(format!("a thread cannot be started: {error}")))?;

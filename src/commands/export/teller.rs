@@ -1,6 +1,7 @@
 //! What is said on standard error: a line for each that failed, a bar while it goes on, and a line at the end.
 //!
-//! The bar is drawn only where standard error is a terminal and the events are not shown on the same one. Pinned by `tests/export.rs`.
+//! The bar is drawn only where standard error is a terminal and the events are not shown on the same one; it makes room for what is said
+//! and for each line of the log. Pinned by `tests/export.rs`.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -25,20 +26,24 @@ pub(super) struct Teller {
     unverified: bool,
 }
 
+/// The bar for so many things, where one can be seen; `to_stdout`: that is where the events go. Nothing is drawn yet.
+pub(super) fn bar(total: usize, to_stdout: bool) -> Option<ProgressBar> {
+    let shown = io::stderr().is_terminal() && !(to_stdout && io::stdout().is_terminal());
+    shown.then(|| {
+        let target = ProgressDrawTarget::stderr();
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {pos}/{len} [{bar:30}] {elapsed} {msg}")
+        {
+            bar.set_style(style);
+        }
+        bar
+    })
+}
+
 impl Teller {
-    /// Of so many things; `to_stdout`: that is where the events go.
-    pub(super) fn new(total: usize, to_stdout: bool, unverified: bool) -> Self {
-        let shown = io::stderr().is_terminal() && !(to_stdout && io::stdout().is_terminal());
-        let bar = shown.then(|| {
-            let target = ProgressDrawTarget::stderr();
-            let bar = ProgressBar::with_draw_target(Some(total as u64), target);
-            if let Ok(style) =
-                ProgressStyle::with_template("{spinner} {pos}/{len} [{bar:30}] {elapsed} {msg}")
-            {
-                bar.set_style(style);
-            }
-            bar
-        });
+    /// Of so many things.
+    pub(super) fn new(total: usize, bar: Option<ProgressBar>, unverified: bool) -> Self {
         let mut teller = Teller {
             bar,
             began: Instant::now(),
