@@ -124,9 +124,11 @@ impl Identities {
     /// The identity of a DID, on a thread that waits for its turn.
     ///
     /// # Errors
-    /// As [`Identities::resolve`]; and what it waits for, where the time is up.
-    pub fn resolve_in_turn(&self, did: &str, waiting: &Waiting) -> Result<Arc<Identity>, JobError> {
-        let directory = self.gate_of_look_up(did).map(|gate| (gate, true));
+    /// As [`Identities::resolve`]; [`Stopped::Busy`] where the time is up.
+    pub fn resolve_in_turn(&self, did: &str, waiting: &Waiting) -> Result<Arc<Identity>, Stopped> {
+        let directory = self
+            .needs_directory(did)
+            .then(|| self.directory_key.clone());
         waiting.insist(&self.hosts, directory, |permits| self.resolve(did, permits))
     }
 

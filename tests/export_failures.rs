@@ -5,9 +5,10 @@ mod support;
 use nix::sys::signal::Signal;
 
 use support::exporting::{Export, Exported, lines_of};
-use support::fixture_server::{Fault, FixtureServer, served};
+use support::fixture_server::{Document, Fault, FixtureServer, served};
 use support::generator::Repo;
 use support::hostile::{good, of_rule};
+use support::wait::eventually;
 
 /// Only these repos are written, and each of them whole.
 #[track_caller]
@@ -112,6 +113,75 @@ fn a_host_that_refuses_for_now_is_waited_for() {
             "{said}"
         );
     }
+}
+
+/// The handle that an account's document names.
+fn handle_of(server: &FixtureServer, repo: &Repo) -> String {
+    let document = repo.did_document(&server.url());
+    let name = document["alsoKnownAs"][0].as_str().expect("a name");
+    name.strip_prefix("at://").expect("a handle").to_owned()
+}
+
+/// What a server is asked for the DID of a handle.
+fn question(handle: &str) -> String {
+    format!("/xrpc/com.atproto.identity.resolveHandle?handle={handle}")
+}
+
+#[test]
+fn handles_that_must_wait_keep_no_worker_from_the_accounts_of_others() {
+    let (server, resolver) = (FixtureServer::start(), FixtureServer::start());
+    let repos: Vec<_> = (1..=4).map(|seed| served(&server, seed, 5)).collect();
+    let handles: Vec<_> = repos[..3].iter().map(|it| handle_of(&server, it)).collect();
+    for handle in &handles {
+        resolver.answer(question(handle), [Document::refusal(40)]);
+    }
+    let running = Export::of(Some(&server), &["--handle-resolver", &resolver.url()])
+        .args(&handles)
+        .arg(&repos[3].did)
+        .start();
+    eventually("the account that needs no resolver is asked for", || {
+        server.repo_requests(&repos[3].did) == 1
+    });
+    // Its cool-down is not over.
+    for handle in &handles {
+        assert!(resolver.count(&question(handle)) <= 1, "{handle}");
+    }
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait().status, Some(130));
+}
+
+#[test]
+fn handles_that_were_refused_are_resolved_when_their_resolver_has_room() {
+    let (server, resolver) = (FixtureServer::start(), FixtureServer::start());
+    // So many refusals in a row are believed to be as short as they say.
+    let repos: Vec<_> = (1..=3).map(|seed| served(&server, seed, 5)).collect();
+    let handles: Vec<_> = repos.iter().map(|it| handle_of(&server, it)).collect();
+    for (handle, repo) in handles.iter().zip(&repos) {
+        let found = serde_json::json!({ "did": repo.did }).to_string();
+        let answers = [Document::refusal(1), Document::ok(found)];
+        resolver.answer(question(handle), answers);
+    }
+    // One at a time: what a lane has given must be free again for whoever comes from there.
+    let args = ["--host-concurrency", "1", "--handle-resolver"];
+    let export = Export::of(Some(&server), &args).arg(resolver.url());
+    let exported = export.args(&handles).run();
+    assert_eq!(exported.status, Some(0), "{:#?}", exported.errors);
+    only_these_are_written(&exported, &repos);
+}
+
+#[test]
+fn what_a_handle_has_cost_is_not_charged_to_its_account() {
+    let (server, resolver) = (FixtureServer::start(), FixtureServer::start());
+    let repo = served(&server, 1, 5);
+    let handle = handle_of(&server, &repo);
+    let found = serde_json::json!({ "did": repo.did }).to_string();
+    let broken = || Document::status(502, "");
+    resolver.answer(question(&handle), [broken(), broken(), Document::ok(found)]);
+    server.set_fault(&repo.did, Fault::Then(vec![Fault::status(502); 2]));
+    let args = ["--max-attempts", "3", "--handle-resolver", &resolver.url()];
+    let exported = Export::of(Some(&server), &args).arg(&handle).run();
+    assert_eq!(exported.status, Some(0), "{:#?}", exported.errors);
+    only_these_are_written(&exported, &[repo]);
 }
 
 #[test]

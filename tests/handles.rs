@@ -12,8 +12,8 @@ use rsky_backfiller::error::{JobError, Reason};
 use rsky_backfiller::fetch::host::{ChosenBy, Host};
 use rsky_backfiller::fetch::resolver::Resolver;
 use rsky_backfiller::handle::{Handle, Handles, Way};
-use rsky_backfiller::hosts::Hosts;
 use rsky_backfiller::hosts::wait::Waiting;
+use rsky_backfiller::hosts::{Hosts, Stopped};
 use rsky_backfiller::shutdown::Shutdown;
 use serde_json::json;
 
@@ -232,7 +232,8 @@ fn ask_host(server: &FixtureServer, allow_private_hosts: bool) -> Result<String,
     let host = Host::parse(&server.url(), ChosenBy::Stranger).expect("a host");
     let handle = Handle::parse("alice.example.com").expect("a handle");
     let waiting = Waiting::at_most(Duration::from_secs(10), &Shutdown::default());
-    handles.ask_host(&host, &handle, &waiting)
+    let asked = handles.ask_host(&host, &handle, &waiting);
+    asked.map_err(Stopped::into_error)
 }
 
 #[test]

@@ -29,8 +29,8 @@ use crate::error::{JobError, Reason};
 use crate::fetch::document::Documents;
 use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::resolver::Resolver;
-use crate::hosts::Hosts;
 use crate::hosts::wait::Waiting;
+use crate::hosts::{Hosts, Stopped};
 use crate::identity::{Identities, Identity, LOOK_UP_TIMEOUT};
 use crate::queue::message::check_did;
 
@@ -82,53 +82,68 @@ impl Handles {
     ///
     /// # Errors
     /// [`Reason::Identity`] where the handle leads to no account, or to one that does not name it; [`Reason::Network`] and
-    /// [`Reason::Deferred`] where that cannot be said now.
+    /// [`Reason::Deferred`] where that cannot be said now; [`Stopped::Busy`] where the time is up.
     pub fn resolve(
         &self,
         handle: &Handle,
         identities: &Identities,
         waiting: &Waiting,
-    ) -> Result<Account, JobError> {
+    ) -> Result<Account, Stopped> {
         let did = self.did(handle, waiting)?;
+        self.confirm(handle, did, identities, waiting)
+    }
+
+    /// The account of this DID, if its document names the handle that has led there.
+    ///
+    /// # Errors
+    /// As [`Handles::resolve`].
+    pub fn confirm(
+        &self,
+        handle: &Handle,
+        did: String,
+        identities: &Identities,
+        waiting: &Waiting,
+    ) -> Result<Account, Stopped> {
         let identity = identities.resolve_in_turn(&did, waiting)?;
-        match &identity.handle {
-            Some(named) if named == handle.as_str() => Ok(Account { did, identity }),
-            Some(named) => Err(none(
+        let other = match &identity.handle {
+            Some(named) if named == handle.as_str() => return Ok(Account { did, identity }),
+            Some(named) => none(
                 handle,
                 format_args!("{did} names the handle {named} instead"),
-            )),
-            None => Err(none(handle, format_args!("{did} names no handle"))),
-        }
+            ),
+            None => none(handle, format_args!("{did} names no handle")),
+        };
+        Err(other.into())
     }
 
     /// The DID that a handle leads to, whatever that says.
     ///
     /// # Errors
     /// As [`Handles::resolve`].
-    fn did(&self, handle: &Handle, waiting: &Waiting) -> Result<String, JobError> {
+    pub fn did(&self, handle: &Handle, waiting: &Waiting) -> Result<String, Stopped> {
         match &self.way {
             Asked::Server(server) => self.ask_server(server, handle, waiting),
             Asked::Own(_) if !self.allow_private_hosts && !is_valid_tld(handle.as_str()) => {
-                Err(none(handle, "its top-level domain is reserved"))
+                Err(none(handle, "its top-level domain is reserved").into())
             }
             Asked::Own(dns) => {
                 let texts = dns.texts(&format!("_atproto.{handle}"));
                 let unsaid = match texts.map(|texts| did_of(handle, &texts)) {
                     Ok(Ok(Some(did))) => return Ok(did),
-                    Ok(Err(ambiguous)) => return Err(ambiguous),
+                    Ok(Err(ambiguous)) => return Err(ambiguous.into()),
                     Ok(Ok(None)) => None,
                     Err(unsaid) => Some(unsaid),
                 };
                 let host = Host::parse(handle.as_str(), ChosenBy::Stranger);
                 let host = host.map_err(|e| none(handle, e))?;
                 let asked = self.ask_host(&host, handle, waiting);
-                asked.map_err(|error| match unsaid {
+                asked.map_err(|stopped| match (unsaid, stopped) {
                     // That nobody has said so is not that there is none.
-                    Some(unsaid) => JobError::new(
-                        Reason::Network,
-                        format_args!("{handle}: {unsaid}; and {error}"),
-                    ),
-                    None => error,
+                    (Some(unsaid), Stopped::Failed(error)) => {
+                        let text = format_args!("{handle}: {unsaid}; and {error}");
+                        JobError::new(Reason::Network, text).into()
+                    }
+                    (_, stopped) => stopped,
                 })
             }
         }
@@ -143,26 +158,26 @@ impl Handles {
         host: &Host,
         handle: &Handle,
         waiting: &Waiting,
-    ) -> Result<String, JobError> {
+    ) -> Result<String, Stopped> {
         let answer = waiting.insist(&self.hosts, None, |permits| {
             self.documents.get(host, host.url_of(WELL_KNOWN), permits)
         });
-        let answer = answer.map_err(|e| match e.reason {
-            Reason::HttpStatus | Reason::TooLarge => none(handle, e),
-            _ => e,
+        let answer = answer.map_err(|stopped| match stopped {
+            Stopped::Failed(e) if matches!(e.reason, Reason::HttpStatus | Reason::TooLarge) => {
+                none(handle, e).into()
+            }
+            stopped => stopped,
         })?;
         match answer.status {
             200 => {}
             400..=499 => {
-                return Err(none(
-                    handle,
-                    "neither a TXT record nor a document names a DID",
-                ));
+                let text = "neither a TXT record nor a document names a DID";
+                return Err(none(handle, text).into());
             }
-            _ => return Err(answer.error()),
+            _ => return Err(answer.error().into()),
         }
         let did = String::from_utf8_lossy(&answer.body);
-        checked(handle, did.trim())
+        Ok(checked(handle, did.trim())?)
     }
 
     fn ask_server(
@@ -170,15 +185,15 @@ impl Handles {
         server: &Host,
         handle: &Handle,
         waiting: &Waiting,
-    ) -> Result<String, JobError> {
+    ) -> Result<String, Stopped> {
         let url = resolve_handle(server, handle);
         let answer = waiting.insist(&self.hosts, None, |permits| {
             self.documents.get(server, url.clone(), permits)
         })?;
         match answer.status {
             200 => {}
-            400 | 404 => return Err(none(handle, answer.error())),
-            _ => return Err(answer.error()),
+            400 | 404 => return Err(none(handle, answer.error()).into()),
+            _ => return Err(answer.error().into()),
         }
         let said: Map<String, Value> = serde_json::from_slice(&answer.body).map_err(|e| {
             none(
@@ -187,7 +202,7 @@ impl Handles {
             )
         })?;
         let did = said.get("did").and_then(Value::as_str);
-        checked(handle, did.unwrap_or_default())
+        Ok(checked(handle, did.unwrap_or_default())?)
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! The worker never waits for a host (see [`scheduler`](crate::queue::scheduler)); a command that looks accounts up may. It keeps to
 //! the same gates: a request begins when there is a slot and a token, and after a refusal when the host is open again. Every wait has
-//! an end, and ends on shutdown.
+//! an end, and ends on shutdown. Whoever has a queue waits no time at all, and is told whom the next one waits for.
 
 use std::time::{Duration, Instant};
 
 use super::gate::Allowance;
-use super::{HostGate, Hosts, Permit, Permits, Stopped};
+use super::{Busy, HostGate, Hosts, Key, Permit, Permits, Stopped};
 use crate::error::{JobError, Reason};
 use crate::shutdown::Shutdown;
 
@@ -30,6 +30,11 @@ impl Waiting {
             shutdown: shutdown.clone(),
             until: Instant::now() + time,
         }
+    }
+
+    /// Waits for nobody: who has no room is [`Stopped::Busy`] at once.
+    pub fn not_at_all(shutdown: &Shutdown) -> Self {
+        Self::at_most(Duration::ZERO, shutdown)
     }
 
     /// A permit of this host, as soon as there is one.
@@ -69,39 +74,43 @@ impl Waiting {
     /// Does `attempt` until it says something else than that it must wait for a host; `first`: whom it will ask, where that is known.
     ///
     /// # Errors
-    /// Those of `attempt`; and what it waits for, where the time is up.
+    /// Those of `attempt`; and [`Stopped::Busy`], with what it waits for, where the time is up.
     pub fn insist<T>(
         &self,
         hosts: &Hosts,
-        first: Option<(HostGate, bool)>,
+        first: Option<Key>,
         mut attempt: impl FnMut(&mut Permits) -> Result<T, Stopped>,
-    ) -> Result<T, JobError> {
-        let mut next = first;
-        let mut said: Option<JobError> = None;
+    ) -> Result<T, Stopped> {
+        let mut next = first.map(|key| Busy::new(key, None));
+        let mut is_first = true;
         loop {
             let mut permits = Permits::default();
-            if let Some((gate, is_directory)) = &next {
-                let permit = self.permit(gate).map_err(|e| match &said {
-                    Some(said) => JobError::new(e.reason, format_args!("{said}; {e}")),
-                    None => e,
-                })?;
-                let place = if *is_directory {
-                    &mut permits.look_up
-                } else {
-                    &mut permits.host
-                };
-                *place = Some(permit);
-            }
-            match attempt(&mut permits) {
-                Err(Stopped::Busy(busy)) => {
-                    next = Some((hosts.gate(&busy.key), busy.key.is_directory()));
-                    said = Some(busy.error);
-                    if Instant::now() > self.until || self.shutdown.sleep(POLL) {
-                        let text = "interrupted or out of time";
-                        return Err(said.unwrap_or_else(|| JobError::new(Reason::Deferred, text)));
+            if let Some(busy) = &mut next {
+                match self.permit(&hosts.gate(&busy.key)) {
+                    Ok(permit) if busy.key.is_directory() => permits.look_up = Some(permit),
+                    Ok(permit) => permits.host = Some(permit),
+                    Err(e) => {
+                        let error = match is_first {
+                            true => e,
+                            false => JobError::new(e.reason, format_args!("{}; {e}", busy.error)),
+                        };
+                        if error.reason != Reason::Deferred {
+                            return Err(error.into());
+                        }
+                        busy.error = error;
+                        return Err(busy.clone().into());
                     }
                 }
-                result => return result.map_err(Stopped::into_error),
+            }
+            is_first = false;
+            match attempt(&mut permits) {
+                Err(Stopped::Busy(busy)) => {
+                    if Instant::now() > self.until || self.shutdown.sleep(POLL) {
+                        return Err(Stopped::Busy(busy));
+                    }
+                    next = Some(*busy);
+                }
+                result => return result,
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::commands::Failure;
 use crate::error::{JobError, Reason};
 use crate::fetch::document::{Answer, Documents};
 use crate::fetch::host::Host;
+use crate::hosts::Stopped;
 use crate::hosts::wait::Waiting;
 use crate::terminal::{count, escaped};
 
@@ -259,7 +260,7 @@ fn start(kit: &Kit, host: &Host) -> Result<Asker, Failure> {
             let answer = waiting.insist(&hosts, None, |permits| {
                 documents.get(&host, url.clone(), permits)
             });
-            let error = match answer {
+            let error = match answer.map_err(Stopped::into_error) {
                 // Its own fault, which may pass.
                 Ok(answer) if answer.status >= 500 => answer.error(),
                 Ok(answer) => return Ok(answer),

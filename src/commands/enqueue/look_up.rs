@@ -13,6 +13,7 @@ use crate::error::{JobError, Reason};
 use crate::fetch::host::{ChosenBy, Host};
 use crate::fetch::policy::AddressPolicy;
 use crate::handle::{Handles, Way};
+use crate::hosts::Stopped;
 use crate::hosts::wait::Waiting;
 use crate::identity::{Identities, Identity};
 use crate::shutdown::Shutdown;
@@ -122,12 +123,12 @@ impl LookUps {
     /// Asks again where it failed on the way.
     fn insist<T>(
         &self,
-        mut ask: impl FnMut(&Waiting) -> Result<T, JobError>,
+        mut ask: impl FnMut(&Waiting) -> Result<T, Stopped>,
     ) -> Result<T, JobError> {
         let waiting = Waiting::at_most(PATIENCE, &self.shutdown);
         let mut tries = 0;
         loop {
-            let error = match ask(&waiting) {
+            let error = match ask(&waiting).map_err(Stopped::into_error) {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };

@@ -230,6 +230,7 @@ impl Dispatcher {
             Err(Stopped::Failed(error)) => {
                 // What was learnt may have been the mistake.
                 job.learnt = None;
+                job.claimed = None;
                 if error.class() == Class::Deferred {
                     self.put_off(job, &error, None);
                 } else {

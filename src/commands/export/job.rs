@@ -14,6 +14,8 @@ pub(super) struct Job {
     pub origin: Origin,
     /// Whom to ask for what, as a message would say it; `None`: a CAR, or a handle that is not resolved yet.
     pub message: Option<Message>,
+    /// The DID that a handle leads to, whose document has not said so yet.
+    pub claimed: Option<String>,
     /// The host that an attempt before has found to be the one to ask.
     pub learnt: Option<Learnt>,
     /// Whether a worker has had it.
@@ -36,12 +38,27 @@ impl Job {
         Job {
             origin,
             message,
+            claimed: None,
             learnt: None,
             begun: false,
             attempt: 1,
             put_off: 0,
             progress: Progress::default(),
         }
+    }
+
+    /// The handle was resolved: it is an account now, of which nothing has been tried.
+    pub(super) fn becomes(&mut self, message: Message) {
+        self.message = Some(message);
+        self.claimed = None;
+        self.attempt = 1;
+        self.put_off = 0;
+        self.progress = Progress::default();
+    }
+
+    /// Whether it is a handle that is not resolved yet.
+    pub(super) fn is_handle(&self) -> bool {
+        self.message.is_none() && matches!(self.origin, Origin::Account(Name::Handle(_)))
     }
 
     /// What its waits are counted by.

@@ -1,11 +1,11 @@
 //! A thread of an export: from a job to its lines, one at a time, on the way that the worker takes.
 //!
 //! The repo is fetched and proved by the worker's own [`Source`], or read from a CAR and proved in the same way; nothing is written before the
-//! tree is proved (I3), and a panic ends the job and not the thread (I5). Pinned by `tests/export.rs`.
+//! tree is proved (I3), and a panic ends the job and not the thread (I5). Nobody waits here for a host: the job goes back, and waits in its lane.
+//! Pinned by `tests/export.rs` and `tests/export_failures.rs`.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
@@ -27,9 +27,6 @@ use crate::status::{Phase, Slot};
 use crate::worker::Shared;
 use crate::worker::source::Source;
 use crate::worker::write::write_leaves;
-
-/// How long a handle waits for the hosts that resolve it, until it is put off.
-const HANDLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a job ended that did not fail.
 pub(super) enum Ended {
@@ -92,6 +89,13 @@ impl Worker {
             };
             let Ok((mut job, permits)) = next else {
                 return;
+            };
+            // A handle's hosts turn out on the way: what its lane has given is free again for that.
+            let permits = if job.is_handle() {
+                drop(permits);
+                Permits::default()
+            } else {
+                permits
             };
             self.source.begin(permits);
             self.slot.begin(job.did(), "");
@@ -173,9 +177,14 @@ impl Worker {
             host,
             ..
         } = &self.common;
-        let waiting = Waiting::at_most(HANDLE_PATIENCE, &shared.shutdown);
-        let account = handles.resolve(handle, &shared.identities, &waiting)?;
-        job.message = Some(message(&account.did, host.as_ref()));
+        let waiting = Waiting::not_at_all(&shared.shutdown);
+        // Where the document must wait, nobody is asked twice for the DID.
+        let did = match &job.claimed {
+            Some(did) => did.clone(),
+            None => job.claimed.insert(handles.did(handle, &waiting)?).clone(),
+        };
+        let account = handles.confirm(handle, did, &shared.identities, &waiting)?;
+        job.becomes(message(&account.did, host.as_ref()));
         Ok(Ended::Resolved)
     }
 }
