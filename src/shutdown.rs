@@ -67,10 +67,12 @@ impl Shutdown {
         self.on_signals_saying(
             "signal: reading stops, repos in flight are finished; a second signal ends at once",
             "second signal: ending at once; what was in flight stays pending",
+            || {},
         )
     }
 
-    /// The same, with these words about the first and the second one.
+    /// The same, with these words about the first and the second one, and what is done before the second one ends the process; it must
+    /// not wait.
     ///
     /// # Errors
     /// When another handler has been installed in this process.
@@ -78,11 +80,13 @@ impl Shutdown {
         &self,
         first: &'static str,
         second: &'static str,
+        at_once: impl Fn() + Send + 'static,
     ) -> Result<(), ctrlc::Error> {
         let shutdown = self.clone();
         ctrlc::set_handler(move || {
             if shutdown.is_requested() {
                 log::warn!("{second}");
+                at_once();
                 std::process::exit(SECOND_SIGNAL);
             }
             // Said before it is asked for: an idle process ends at once.

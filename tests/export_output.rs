@@ -273,6 +273,36 @@ fn a_second_ctrl_c_ends_at_once() {
 }
 
 #[test]
+fn a_second_ctrl_c_leaves_nothing_of_a_file() {
+    let repo = heavy::repo(1, 60, 'x', 1 << 20);
+    let files = folder(&[("repo.car", &repo.car())]);
+    let (folder, out) = empty();
+    let car = path(&files, "repo.car");
+    let args = [&car, "--key", &repo.key.did_key(), "--output", &out];
+    let mut running = Export::of(None, &args).start();
+    eventually("it is being written", || {
+        let part = names(folder.path());
+        part.iter().any(|name| {
+            let about = fs::metadata(folder.path().join(name));
+            about.is_ok_and(|about| about.len() > 0)
+        })
+    });
+    // What is being written is written to its end, so there is time for the second one.
+    running.signal(Signal::SIGINT);
+    eventually("it has ended", || {
+        running.signal(Signal::SIGINT);
+        running.child.0.try_wait().expect("the state").is_some()
+    });
+    let exported = running.wait();
+    assert_eq!(exported.status, Some(130));
+    let [said] = &exported.errors[..] else {
+        panic!("it has come to its end: {:#?}", exported.errors);
+    };
+    assert!(said.contains("second signal"), "{said}");
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
     let (_files, car, key) = long();
     let mut running = Export::of(None, &[&car, &car, "--key", &key])

@@ -22,6 +22,7 @@ mod teller;
 mod trust;
 mod worker;
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -75,10 +76,15 @@ pub(super) fn export(options: &Options) -> Result<ExitStatus, Failure> {
     }
     let output = Output::create(options.output.as_deref(), options.force)?;
     let shutdown = Shutdown::default();
+    let part = output.part();
     shutdown
         .on_signals_saying(
             "signal: the repo that is being written is written to its end, then this ends; a second signal ends at once",
             "second signal: ending at once",
+            move || {
+                // Where it has its name by now, or cannot be removed, it stays.
+                let _ = part.as_ref().map(fs::remove_file);
+            },
         )
         .map_err(|error| Failure::Failed(format!("signals cannot be handled: {error}")))?;
 

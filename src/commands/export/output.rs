@@ -77,6 +77,14 @@ impl Output {
         }
     }
 
+    /// The file that is not whole yet.
+    pub(super) fn part(&self) -> Option<PathBuf> {
+        match self {
+            Output::Stdout => None,
+            Output::File { part, .. } => Some(part.path().to_owned()),
+        }
+    }
+
     /// Writes lines.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {
