@@ -140,7 +140,8 @@ fn finish(
         End::OutputFailed(error) => {
             drop((output, teller));
             match (&options.output, error.kind()) {
-                (None, ErrorKind::BrokenPipe) => Err(Failure::NobodyReads),
+                // Nobody need be told who has had enough; but one that has died may have been the last to know that not all is there.
+                (None, ErrorKind::BrokenPipe) => Ok(ExitStatus::Failure),
                 (None, _) => Err(Failure::Failed(format!(
                     "standard output cannot be written: {error}"
                 ))),

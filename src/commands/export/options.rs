@@ -49,7 +49,8 @@ and then twice as long each time, and is given up at the 6th refusal, or after a
 A file (--output) gets its name when all is written, also where some have failed; until then it is .NAME.….part beside it, which only a \
 process that is killed leaves behind.
 
-Exit status: 0 all exported; 1 some failed, or the output did; 2 usage or configuration; 130 Ctrl-C. For each one that failed there is a line \
+Exit status: 0 all exported; 1 some failed, or the output did, or whoever reads it (| head) had gone before all was written, which is not said \
+otherwise; 2 usage or configuration; 130 Ctrl-C. For each one that failed there is a line \
 on standard error: what it is, a reason code, what happened; the others are written. The first Ctrl-C gives downloads up, writes the repo that is being \
 written to its end, makes no file, and ends; the second ends at once.";
 
