@@ -463,6 +463,26 @@ fn a_terminal_has_a_bar_while_it_goes_on() {
     assert!(shown.contains("1 of 1 exported, 0 failed"), "{shown:?}");
 }
 
+#[test]
+fn the_bar_says_how_many_are_at_work() {
+    let server = FixtureServer::start();
+    let dids = [1, 2, 3].map(|seed| served(&server, seed, 5).did);
+    server.set_fault(&dids[0], Fault::Hold { after: 10 });
+    let (mut ours, theirs) = terminal();
+    let export = Export::of(Some(&server), &["--concurrency", "1"]).args(&dids);
+    let running = export.env("TERM", "xterm").errors_to(theirs).start();
+    server.wait_until_held(&dids[0], 1);
+    let mut shown = String::new();
+    for _ in 0..4 {
+        shown += &read_until(&mut ours, "at work");
+    }
+    server.release(&dids[0]);
+    shown += &read_to_its_end(&mut ours);
+    assert_eq!(running.wait().lines().len(), 18);
+    assert!(shown.contains(" 1 at work"), "{shown:?}");
+    assert!(!shown.contains(" 2 at work"), "{shown:?}");
+}
+
 /// What a terminal shows until this is seen.
 fn read_until(terminal: &mut fs::File, what: &str) -> String {
     let mut shown = Vec::new();

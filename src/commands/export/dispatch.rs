@@ -65,6 +65,7 @@ pub(super) struct Dispatcher {
     waiting: BTreeMap<(Instant, u64), Job>,
     /// Tells those apart that are due at the same time.
     waits: u64,
+    /// Jobs that were handed out, also those that wait in the channel for a worker.
     in_flight: usize,
 }
 
@@ -106,7 +107,10 @@ impl Dispatcher {
             self.scheduler.begin_round();
             self.fill();
             self.dispatch();
-            self.teller.tick(&self.shared.metrics, self.in_flight);
+            // Not those that no worker has yet, nor, counted behind them, those that have come back.
+            let elsewhere = self.jobs.len() + self.reports.len();
+            let at_work = self.in_flight.saturating_sub(elsewhere);
+            self.teller.tick(&self.shared.metrics, at_work);
             if self.in_flight == 0 && self.scheduler.is_empty() && self.waiting.is_empty() {
                 return End::Done;
             }

@@ -89,13 +89,13 @@ impl Teller {
     }
 
     /// Says how far it is.
-    pub(super) fn tick(&mut self, metrics: &Metrics, in_flight: usize) {
+    pub(super) fn tick(&mut self, metrics: &Metrics, at_work: usize) {
         let Some(bar) = &self.bar else {
             return;
         };
         bar.set_position((self.done + self.failed) as u64);
         bar.set_message(format!(
-            "{in_flight} at work, {} records, {}, {} failed",
+            "{at_work} at work, {} records, {}, {} failed",
             HumanCount(metrics.records.get()),
             HumanBytes(metrics.bytes.get()),
             self.failed,
