@@ -445,8 +445,8 @@ fn a_terminal_is_drawn_upon_in_place() {
         assert_eq!(lines.lines().count(), 11, "it fits: {lines}");
         for line in lines.lines() {
             let line = line
-                .strip_suffix("\u{1b}[K")
-                .expect("the rest of the row is cleared");
+                .strip_prefix("\u{1b}[K")
+                .expect("the row is wiped before it is written");
             assert!(line.chars().count() <= 60, "{line}");
         }
         assert!(lines.contains(" more lines"), "{lines}");

@@ -192,11 +192,13 @@ fn frame(look: &Look, config: &Config, json: bool, is_first: bool) -> String {
         shown.truncate(room - 1);
         shown.push(format!("… {rest} more lines"));
     }
-    // From the upper left corner: each line and then the rest of its row, then the rest of the screen.
+    // From the upper left corner: each row is wiped before its line, for behind one that is as wide as the screen the cursor stands on
+    // the last character; then the rest of the screen.
     let mut frame = String::from(if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
     for line in shown {
+        frame += "\x1b[K";
         frame += &cut(&line, columns);
-        frame += "\x1b[K\n";
+        frame += "\n";
     }
     frame + "\x1b[J"
 }
