@@ -307,6 +307,20 @@ fn only_active_accounts_where_that_is_asked_for_and_only_as_many() {
 }
 
 #[test]
+fn a_limit_of_active_accounts_does_not_ask_for_ever_smaller_pages() {
+    let mut stage = Stage::new(0, 1000);
+    let mut accounts = listed(1000);
+    for (n, account) in accounts.iter_mut().enumerate() {
+        account["active"] = (n % 50 == 49).into();
+    }
+    stage.host.list_repos(accounts, 1000);
+    let answer = stage.run(&["--limit", "5", "--active-only"]);
+    assert_eq!(answer.status, 0, "{}", answer.stderr);
+    assert_eq!(stage.messages().len(), 6);
+    assert_eq!(stage.host.requests().len(), 3);
+}
+
+#[test]
 fn a_dry_run_prints_the_whole_list_and_keeps_nothing() {
     let mut stage = Stage::new(25, 10);
     let answer = stage.run(&["--dry-run"]);

@@ -36,6 +36,8 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a host is open again, and progress is shown.
 const TICK: Duration = Duration::from_millis(500);
+/// The smallest page with --active-only: what is left of a --limit says nothing of how many must be listed for so many active ones.
+const LEAST_ACTIVE: u64 = 100;
 /// Pages in a row without any account, behind which the list is not believed to have an end.
 const MAX_EMPTY: u32 = 100;
 /// Lines about what stands in a list and is no account; all of them are counted.
@@ -84,7 +86,8 @@ pub(super) fn run(
         if !output.wait_for_room(&kit.shutdown, progress)? {
             return Ok(End::Interrupted);
         }
-        let url = question(host, place.cursor.as_deref(), left.min(LIMIT));
+        let least = if options.active_only { LEAST_ACTIVE } else { 1 };
+        let url = question(host, place.cursor.as_deref(), left.clamp(least, LIMIT));
         let failed = |what: &dyn std::fmt::Display| {
             Failure::Failed(format!(
                 "{}; the same command goes on here",

@@ -82,7 +82,7 @@ pub struct Enqueue {
     #[arg(long)]
     restart: bool,
 
-    /// Stops listing after about so many accounts; the next call goes on behind them
+    /// Stops listing after about so many accounts (with --active-only at the end of a page of 100); the next call goes on behind them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
