@@ -120,6 +120,27 @@ fn help_is_a_command_as_well() {
 }
 
 #[test]
+fn enqueue_shows_only_options_that_mean_something_there() {
+    let text = answer(&["enqueue", "--help"]);
+    for shown in [
+        "--redis-url",
+        "--backfill-stream",
+        "--high-water-mark",
+        "--plc-url",
+    ] {
+        assert!(text.contains(&format!(" {shown} ")), "{shown}: {text}");
+    }
+    for hidden in [
+        "--group",
+        "--firehose-stream",
+        "--dlq-stream",
+        "--http-timeout-secs",
+    ] {
+        assert!(!text.contains(hidden), "{hidden}: {text}");
+    }
+}
+
+#[test]
 fn statuses_are_documented_where_help_ends() {
     for command in ["enqueue", "status", "dead-letters", "export", "check"] {
         assert!(

@@ -59,8 +59,17 @@ Ctrl-C or SIGTERM, with what was written until then.";
 ///
 /// Handles are resolved, and so is each account's server, unless it is named. What cannot become a message is refused with a line on
 /// standard error; the others are enqueued.
+// Of what is shared with the worker all is read and checked, so that one set of variables and flags fits both, but only what means
+// something here is shown.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("group", |it| it.hide(true)),
+    mut_arg("firehose_stream", |it| it.hide(true)),
+    mut_arg("firehose_stream_high_water_mark", |it| it.hide(true)),
+    mut_arg("dlq_stream", |it| it.hide(true)),
+    mut_arg("http_timeout_secs", |it| it.hide(true)),
+)]
 pub struct Enqueue {
     /// DIDs or handles; - reads them from standard input, one a line
     #[arg(value_name = "ACCOUNT")]
