@@ -456,6 +456,100 @@ fn it_waits_while_the_input_is_above_the_mark() {
     assert_eq!(messages(&mut connection).len(), 3);
 }
 
+/// A call that has enqueued some of its accounts, and waits for room with all others; then `end` ends it. Between them, its input and what
+/// it leaves have each account once.
+fn leaves_the_rest(status: i32, end: impl FnOnce(&mut RedisServer, &Backfiller)) {
+    let (mut redis, directory) = (RedisServer::start(), FixtureServer::start());
+    let mut connection = redis.connection();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| {
+        let path = folder.path().join(name);
+        path.to_str().expect("text").to_owned()
+    };
+    let (list, rest) = (path("list"), path("rest"));
+    let dids: Vec<_> = (0..3000).map(did_plc).collect();
+    let lines = dids
+        .iter()
+        .fold(String::new(), |text, did| text + did + "\n");
+    fs::write(&list, format!("# some\nnobody\n{}\n{lines}", dids[0])).expect("a list");
+    let mut running = Backfiller::builder(&redis, &directory);
+    for arg in ["enqueue", "--no-resolve", "--high-water-mark", "1"] {
+        running = running.arg(arg);
+    }
+    let args = ["--file", &list, "--rest", &rest];
+    let mut running = args
+        .into_iter()
+        .fold(running, |it, arg| it.arg(arg))
+        .start();
+    running.wait_for_line(|line| line.contains("waiting until there are less than 1"));
+    let before = messages(&mut connection);
+    end(&mut redis, &running);
+    assert_eq!(running.wait().code(), Some(status));
+    let left = fs::read_to_string(&rest).expect("the rest");
+    let said = format!("left, in {rest:?}");
+    assert!(running.lines().iter().any(|line| line.contains(&said)));
+    assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 2);
+    let enqueued = match status {
+        130 => messages(&mut connection),
+        _ => before,
+    };
+    assert!(!enqueued.is_empty() && !left.is_empty());
+    let mut all: Vec<_> = enqueued
+        .iter()
+        .map(|it| serde_json::from_str::<serde_json::Value>(it).expect("JSON"))
+        .map(|it| it["did"].as_str().expect("a DID").to_owned())
+        .chain(left.lines().map(str::to_owned))
+        .collect();
+    all.sort();
+    let mut wanted = dids;
+    wanted.sort();
+    assert!(
+        all == wanted,
+        "{} and {}",
+        enqueued.len(),
+        left.lines().count()
+    );
+}
+
+#[test]
+fn what_an_interrupted_call_leaves_can_be_enqueued_by_another() {
+    leaves_the_rest(130, |_, running| {
+        running.signal(nix::sys::signal::Signal::SIGINT);
+    });
+}
+
+#[test]
+fn what_is_left_where_redis_goes_away_can_be_enqueued_by_another_call() {
+    leaves_the_rest(1, |redis, _| redis.stop());
+}
+
+#[test]
+fn a_rest_is_refused_where_it_could_not_be_told_or_written() {
+    let (redis, directory) = (RedisServer::start(), FixtureServer::start());
+    let folder = tempfile::tempdir().expect("a folder");
+    let there = folder.path().join("there");
+    fs::write(&there, "kept").expect("a file");
+    let there = there.to_str().expect("text");
+    let did = did_plc(1);
+    for (args, what) in [
+        (&["--rest", "new", "-"][..], "not pipes"),
+        (&["--rest", "new", "--file", "/dev/null"], "not pipes"),
+        (&["--rest", there, &did], "there is such a file"),
+        (&["--rest", "no/such/folder", &did], "No such file"),
+        (&["--rest", "new", "--dry-run", &did], "cannot be used with"),
+    ] {
+        let answer = run(&redis, &directory, args);
+        assert_eq!(answer.status, 2, "{args:?}: {}", answer.stderr);
+        assert!(answer.stderr.contains(what), "{}", answer.stderr);
+    }
+    assert_eq!(fs::read_to_string(there).expect("the file"), "kept");
+    // Where all is enqueued, there is none.
+    let rest = folder.path().join("rest");
+    let args = ["--no-resolve", "--rest", rest.to_str().expect("text"), &did];
+    assert_eq!(run(&redis, &directory, &args).status, 0);
+    assert!(!rest.exists());
+}
+
 #[test]
 fn ctrl_c_ends_it_with_what_is_written_by_then() {
     let (redis, directory) = (RedisServer::start(), FixtureServer::start());

@@ -68,18 +68,15 @@ pub(super) fn open(accounts: &[String], files: &[PathBuf]) -> Result<Vec<Input>,
 }
 
 impl Input {
-    /// Hands out each account, or what was written and why it is none; ends when `take` returns `false`.
+    /// Hands out what is written and the account, or why it is none; ends when `take` returns `false`.
     ///
     /// # Errors
     /// That reading failed, in words.
     pub fn read(
         self,
-        mut take: impl FnMut(Result<Wanted, (String, String)>) -> bool,
+        mut take: impl FnMut(&str, Result<Wanted, String>) -> bool,
     ) -> Result<(), String> {
-        let mut parsed = |text: &str| match Wanted::parse(text) {
-            Ok(wanted) => take(Ok(wanted)),
-            Err(why) => take(Err((text.to_owned(), why))),
-        };
+        let mut parsed = |text: &str| take(text, Wanted::parse(text));
         match self {
             Input::Arguments(accounts) => {
                 accounts.iter().all(|account| parsed(account));
@@ -106,13 +103,13 @@ mod tests {
         let input = Box::new(Cursor::new(text.to_owned()));
         let input = Input::Lines(Lines::of(input, "it".to_owned()));
         let mut all = Vec::new();
-        let end = input.read(|it| {
+        let end = input.read(|text, it| {
             all.push(match it {
                 Ok(Wanted { name, host, .. }) => {
                     let host = host.map(|h| h.to_string()).unwrap_or_default();
                     format!("{name} {host}").trim_end().to_owned()
                 }
-                Err((text, _)) => format!("not {text}"),
+                Err(_) => format!("not {text}"),
             });
             true
         });

@@ -13,6 +13,7 @@ mod message;
 mod output;
 mod page;
 mod progress;
+mod rest;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use clap::Args;
 
 use self::output::Output;
 use self::progress::Progress;
+use self::rest::Rest;
 use super::Failure;
 use crate::backfiller::ExitStatus;
 use crate::cli::{Cli, HandleOptions, RedisOptions, RequestOptions};
@@ -32,6 +34,7 @@ use crate::fetch::resolver::Resolver;
 use crate::handle::Way;
 use crate::hosts::Hosts;
 use crate::shutdown::Shutdown;
+use crate::terminal::count;
 
 /// Length of the input stream at which adding waits: a message takes some 200 bytes of Redis's memory, so these take 20 MB, and are
 /// the work of an hour or more.
@@ -42,12 +45,17 @@ const EXAMPLES: &str = "\
 Examples:
   backfiller enqueue did:plc:ewvi7nxzyoun6zhxrhs64oiz alice.example.com
   backfiller enqueue --file accounts.txt --dry-run
+  backfiller enqueue --file accounts.txt --rest left.txt
   cut -f1 accounts.tsv | backfiller enqueue -
   backfiller enqueue --host pds.example.com did:plc:ewvi7nxzyoun6zhxrhs64oiz
   backfiller enqueue --list-repos pds.example.com --active-only
 
 A line of a file or of standard input is a DID, a handle, or a message as JSON ({\"did\":…,\"host\":…}); empty lines and what follows a # \
 at the beginning of a line are skipped. An account that is named more than once is enqueued once.
+
+A call that is interrupted or fails on the way, be it that Redis goes away, has enqueued some accounts, and not the first ones: look-ups end \
+as they like. The same call enqueues all of them again, and their repos are written twice. With --rest those that are left are in a file, which is \
+there as a whole: neither enqueued nor refused, and those of which nobody knows because the connection was lost meanwhile.
 
 --list-repos can be ended at any time, also by kill -9: where it is is kept in Redis, in <input>:list-repos:<host>, and written in the \
 same transaction as the messages. The same command goes on there; --restart begins anew.
@@ -78,6 +86,10 @@ pub struct Enqueue {
     /// Reads DIDs or handles from a file, one a line; - is standard input
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+
+    /// Writes the accounts that are not enqueued to this new file, where the call is interrupted or fails on the way
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list_repos", "dry_run"])]
+    rest: Option<PathBuf>,
 
     /// Adds every account that this server lists (com.atproto.sync.listRepos), with the server as its host
     #[arg(long, value_name = "HOST", conflicts_with_all = ["accounts", "file", "host"])]
@@ -199,6 +211,9 @@ pub(super) fn run(options: &Enqueue) -> Result<ExitStatus, Failure> {
     });
     let (listed, host) = (listed?, host?);
     let inputs = input::open(&options.accounts, &options.file)?;
+    let rest = options.rest.as_deref();
+    let rest = rest.map(|path| Rest::new(path, &options.accounts, &options.file));
+    let mut rest = rest.transpose()?;
 
     let shutdown = Shutdown::default();
     shutdown
@@ -209,8 +224,19 @@ pub(super) fn run(options: &Enqueue) -> Result<ExitStatus, Failure> {
     let mut progress = Progress::new(options.dry_run);
     let end = match &listed {
         Some(host) => listing::run(options, &kit, host, &mut output, &mut progress),
-        None => accounts::run(options, &kit, way, host, inputs, &mut output, &mut progress),
+        None => {
+            let asked = (way, host, inputs);
+            accounts::run(options, &kit, asked, &mut output, &mut progress, &mut rest)
+        }
     };
+    if !matches!(end, Ok(End::Done))
+        && let Some(rest) = rest
+    {
+        match rest.write() {
+            Ok((left, path)) => progress.say(&format!("{} left, in {path:?}", count(left))),
+            Err(failure) => progress.say(&failure.to_string()),
+        }
+    }
     let end = end.map_err(|failure| progress.failed(failure))?;
     progress.summary(matches!(end, End::Interrupted));
     match end {
