@@ -5,7 +5,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use redis::RedisResult;
 
 use super::scan::Scan;
-use super::{Change, Counts, Selection, report};
+use super::selection::Selection;
+use super::{Change, Counts, report};
 use crate::backfiller::ExitStatus;
 use crate::cli::RedisOptions;
 use crate::commands::{Failure, server};

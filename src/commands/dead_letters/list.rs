@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::letter::Letter;
 use super::scan::{Scan, by_ids};
-use super::{Counts, Selection, print};
+use super::selection::Selection;
+use super::{Counts, print};
 use crate::backfiller::ExitStatus;
 use crate::cli::RedisOptions;
 use crate::commands::{Failure, server};

@@ -12,7 +12,8 @@ use redis::{RedisError, RedisResult, Value, from_redis_value};
 
 use super::letter::Letter;
 use super::scan::{Scan, add_by_ids, read_by_ids};
-use super::{Change, Counts, Selection, report};
+use super::selection::Selection;
+use super::{Change, Counts, report};
 use crate::backfiller::ExitStatus;
 use crate::cli::RedisOptions;
 use crate::commands::{Failure, server};

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use redis::{RedisResult, Value, from_redis_value};
 
-use super::Selection;
 use super::letter::Letter;
+use super::selection::Selection;
 use crate::config::Config;
 use crate::connection::Link;
 use crate::queue::{Entries, EntryId};
