@@ -265,7 +265,7 @@ fn a_long_repo_writes_progress_lines_and_the_process_a_heartbeat() {
         began.elapsed() >= Duration::from_secs(10),
         "not before ten seconds"
     );
-    let did = format!(" write did={} ", repo.did);
+    let did = format!(" backpressure did={} ", repo.did);
     let host = format!(" host={} ", server.url());
     let bytes = format!(" bytes={} ", repo.car().len());
     for part in [did.as_str(), &host, &bytes, " records=500 ", " seconds=1"] {
