@@ -3,7 +3,7 @@
 //! Each command is a module with its options and one function that does it; this one names them, in the order of `--help`, and turns
 //! how one ended into an exit status. What a command answers goes to standard output and nothing else does; errors are one line on
 //! standard error. A reader that has seen enough (`backfiller … | head`) ends a command quietly, and well
-//! but for [`export`], whose status says whether all was written. Pinned by `tests/command_line.rs` and `tests/export_output.rs`.
+//! but for `export`, whose status says whether all was written. Pinned by `tests/command_line.rs` and `tests/export_output.rs`.
 
 mod accounts;
 mod check;
