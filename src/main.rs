@@ -50,7 +50,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         let value = argument.split_once('=').map(|(_, value)| value.to_owned());
         [Some(argument), value].into_iter().flatten()
     });
-    let urls = values.filter(|value| value.contains(":/") || value.contains('@'));
+    let is_url = |value: &String| {
+        let value = value.to_ascii_lowercase();
+        value.contains(":/") || value.contains('@') || value.starts_with("redis")
+    };
+    let urls = values.filter(is_url);
     let shown = urls.fold(said.clone(), |text, url| text.replace(&url, &redact(&url)));
     // Where it cannot be written, the status says it.
     let _ = match shown == said {

@@ -36,7 +36,10 @@ pub fn redact(url: &str) -> String {
         let end = url[start..]
             .find(['/', '?'])
             .map_or(url.len(), |at| at + start);
-        if let Some(colon) = password_of(&url[start..end]) {
+        if start > 0 && start == end {
+            // A slash is too many, and what looks like a path is what should stand before it.
+            shown.replace_range(start.., HIDDEN);
+        } else if let Some(colon) = password_of(&url[start..end]) {
             shown.replace_range(start + colon + 1.., HIDDEN);
         } else if start == 0
             && let Some(colon) = url.find(':').filter(|colon| colon + 1 >= end)
@@ -109,6 +112,8 @@ mod tests {
             ),
             ("redis:/:secret@h", "redis:***@h"),
             ("redis:/:secret", "redis:***"),
+            ("redis:///:secret", "redis://***"),
+            ("redis:///u:secret?db=1", "redis://***"),
             ("rediss:/default:secret", "rediss:***"),
             ("redis:secret", "redis:***"),
             ("/u:secret", "/u:***"),

@@ -85,8 +85,9 @@ impl Shutdown {
         let shutdown = self.clone();
         ctrlc::set_handler(move || {
             if shutdown.is_requested() {
-                log::warn!("{second}");
+                // Before what might wait for a terminal that takes nothing.
                 at_once();
+                log::warn!("{second}");
                 std::process::exit(SECOND_SIGNAL);
             }
             // Said before it is asked for: an idle process ends at once.

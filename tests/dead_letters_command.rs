@@ -127,6 +127,22 @@ fn a_list_has_a_line_for_each_letter_and_the_counts() {
     assert_eq!(lines[5], "4 dead letters: network 2, bad_message 1, car 1");
 }
 
+/// It is what is wrong with its message, perhaps.
+#[test]
+fn a_did_that_no_message_should_have_selects_its_letter() {
+    let redis = RedisServer::start();
+    let mut connection = redis.connection();
+    for did in ["did:key:zQ3sh", "did:plc:a b"] {
+        let message = json!({ "did": did }).to_string();
+        letter(
+            &mut connection,
+            &[("reason", "bad_message"), ("repo", &message)],
+        );
+        let listed = run(&redis, &[COMMAND, "list", "--json", "--did", did]).ok();
+        assert_eq!(listed.lines().len(), 1, "{did}");
+    }
+}
+
 #[test]
 fn a_selection_means_letters_for_which_all_of_it_holds() {
     let redis = RedisServer::start();
@@ -272,8 +288,8 @@ fn a_change_of_all_must_be_asked_for() {
         &["list", "--reason", "no_such_reason"][..],
         &["list", "--id", "17"],
         &["list", "--did", "alice.example.com"],
-        &["requeue", "--did", "did:plc"],
-        &["drop", "--yes", "--did", "did:key:zQ3sh"],
+        &["requeue", "--did", "plc:abc"],
+        &["drop", "--yes", "--did", "alice.example.com"],
         &["show", "x"],
         &["show"],
         &["list", "--limit", "0"],

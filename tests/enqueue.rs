@@ -17,6 +17,7 @@ use support::events::{INPUT, OUTPUT, dead_letters, read_events, read_stream, wai
 use support::fixture_server::{Document, FixtureServer};
 use support::generator::did::did_document;
 use support::generator::{SigningKey, did_plc, mixed_repo};
+use support::proxy::{Action, Proxy};
 use support::redis_server::RedisServer;
 use support::wait::eventually;
 
@@ -516,6 +517,76 @@ fn what_an_interrupted_call_leaves_can_be_enqueued_by_another() {
     leaves_the_rest(130, |_, running| {
         running.signal(nix::sys::signal::Signal::SIGINT);
     });
+}
+
+/// However many messages are on their way to Redis while the look-ups end.
+#[test]
+fn look_ups_that_an_interruption_cuts_are_left_and_not_forgotten() {
+    let (redis, directory) = (RedisServer::start(), FixtureServer::start());
+    let folder = tempfile::tempdir().expect("a folder");
+    let cut = [did_plc(100), did_plc(101)];
+    for count in 1..=6 {
+        let path = |name: &str| format!("{}/{name}-{count}", folder.path().display());
+        let (list, rest) = (path("list"), path("rest"));
+        let named = (0..count).map(|n| {
+            let message = serde_json::json!({ "did": did_plc(n), "host": "pds.example" });
+            format!("{message}\n")
+        });
+        let text: String = named
+            .chain(cut.iter().map(|did| format!("{did}\n")))
+            .collect();
+        fs::write(&list, text).expect("a list");
+        let proxy = Proxy::start(redis.port());
+        let exec = proxy.once(Action::Delay, |_| true);
+        let running = Backfiller::builder(&redis, &directory)
+            .env("REDIS_URL", proxy.url())
+            // Nobody is there: it is tried again after a while.
+            .env("BACKFILLER_PLC_URL", "http://127.0.0.1:1");
+        let args = ["enqueue", "--file", &list, "--rest", &rest];
+        let running = args.into_iter().fold(running, |it, arg| it.arg(arg));
+        let mut running = running.start();
+        exec.wait(1);
+        running.signal(nix::sys::signal::Signal::SIGINT);
+        let tasks = format!("/proc/{}/task", running.pid());
+        eventually("the look-ups have ended", || {
+            let tasks = fs::read_dir(&tasks).expect("the threads");
+            let mut names =
+                tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+            !names.any(|name| name.starts_with("look-up"))
+        });
+        exec.release();
+        assert_eq!(running.wait().code(), Some(130), "{count}");
+        let left = fs::read_to_string(&rest).expect("the rest");
+        assert_eq!(left.lines().collect::<Vec<_>>(), cut, "{count}");
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_read_leaves_what_is_before_it() {
+    let (redis, directory) = (RedisServer::start(), FixtureServer::start());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| format!("{}/{name}", folder.path().display());
+    let (broken, whole, rest) = (path("broken"), path("whole"), path("rest"));
+    let long = "a".repeat(70_000);
+    fs::write(&broken, format!("{}\n{long}\n{}\n", did_plc(1), did_plc(2))).expect("a list");
+    fs::write(&whole, format!("{}\n", did_plc(3))).expect("a list");
+    let running = Backfiller::builder(&redis, &directory);
+    let args = [
+        "enqueue",
+        "--no-resolve",
+        "--file",
+        &broken,
+        "--file",
+        &whole,
+    ];
+    let args = args.into_iter().chain(["--rest", &rest]);
+    let mut running = args.fold(running, |it, arg| it.arg(arg)).start();
+    assert_eq!(running.wait().code(), Some(1));
+    assert_eq!(messages(&mut redis.connection()).len(), 2);
+    assert_eq!(fs::read_to_string(&rest).expect("the rest"), "");
+    let said = format!("0 left, in {rest:?}; none behind line 2 of {broken:?}");
+    let lines = running.lines();
+    assert!(lines.iter().any(|line| line.contains(&said)), "{lines:#?}");
 }
 
 #[test]

@@ -489,6 +489,7 @@ fn read_until(terminal: &mut fs::File, what: &str) -> String {
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&shown).contains(what) {
         let count = terminal.read(&mut buffer).expect("the terminal");
+        assert!(count > 0, "it ends before {what:?}");
         shown.extend_from_slice(&buffer[..count]);
     }
     String::from_utf8_lossy(&shown).into_owned()

@@ -285,6 +285,7 @@ fn urls_that_are_refused_at_the_start() {
         "unix:?pass=s3cr3t&s3cr3t",
         "redis:/:s3cr3t",
         "rediss:/default:s3cr3t",
+        "redis:///:s3cr3t",
         "redis:s3cr3t",
     ] {
         for program in noisy(|| program().env("REDIS_URL", url)) {
@@ -321,6 +322,9 @@ fn urls_that_are_refused_at_the_start() {
             let repeated = |line: &String| line.contains("redis://:***@host:6379");
             assert!(ended.lines().iter().any(repeated), "{:#?}", ended.lines());
         }
+    }
+    for program in noisy(|| program().arg("status").arg("redis:s3cr3t")) {
+        ends(program, 2);
     }
     // Nor does the page that shows the variables' values show these.
     let ended = program()

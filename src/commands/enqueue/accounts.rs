@@ -93,7 +93,11 @@ pub(super) fn run(
                 let panicked = |_| Failure::Failed("a look-up has panicked".to_owned());
                 thread.join().map_err(panicked)?;
             }
-            return Ok(End::Done);
+            // Look-ups that were interrupted have ended without a word.
+            return Ok(match kit.shutdown.is_requested() {
+                true => End::Interrupted,
+                false => End::Done,
+            });
         }
     }
 }

@@ -23,7 +23,7 @@ use clap::Args;
 
 use self::output::Output;
 use self::progress::Progress;
-use self::rest::Rest;
+use self::rest::{Left, Rest};
 use super::Failure;
 use crate::backfiller::ExitStatus;
 use crate::cli::{Cli, HandleOptions, RedisOptions, RequestOptions};
@@ -55,7 +55,8 @@ at the beginning of a line are skipped. An account that is named more than once 
 
 A call that is interrupted or fails on the way, be it that Redis goes away, has enqueued some accounts, and not the first ones: look-ups end \
 as they like. The same call enqueues all of them again, and their repos are written twice. With --rest those that are left are in a file, which is \
-there as a whole: neither enqueued nor refused, and those of which nobody knows because the connection was lost meanwhile.
+there as a whole: neither enqueued nor refused, and those of which nobody knows because the connection was lost meanwhile. What stands behind a \
+line that cannot be read is not in it, and a second Ctrl-C or a kill leaves none.
 
 --list-repos can be ended at any time, also by kill -9: where it is is kept in Redis, in <input>:list-repos:<host>, and written in the \
 same transaction as the messages. The same command goes on there; --restart begins anew.
@@ -217,7 +218,11 @@ pub(super) fn run(options: &Enqueue) -> Result<ExitStatus, Failure> {
 
     let shutdown = Shutdown::default();
     shutdown
-        .on_signals()
+        .on_signals_saying(
+            "signal: what has been looked up is enqueued, then this ends; a second signal ends at once",
+            "second signal: ending at once",
+            || {},
+        )
         .map_err(|error| Failure::Failed(format!("signals cannot be handled: {error}")))?;
     let mut output = Output::new(options.dry_run, &config, options.high_water_mark)?;
     let kit = Kit::new(config, shutdown)?;
@@ -229,11 +234,17 @@ pub(super) fn run(options: &Enqueue) -> Result<ExitStatus, Failure> {
             accounts::run(options, &kit, asked, &mut output, &mut progress, &mut rest)
         }
     };
-    if !matches!(end, Ok(End::Done))
-        && let Some(rest) = rest
-    {
+    let is_whole = matches!(end, Ok(End::Done)) && !progress.is_broken();
+    if let Some(rest) = rest.filter(|_| !is_whole) {
         match rest.write() {
-            Ok((left, path)) => progress.say(&format!("{} left, in {path:?}", count(left))),
+            Ok(Left {
+                accounts,
+                path,
+                broken,
+            }) => {
+                let further = broken.map_or(String::new(), |why| format!("; none behind {why}"));
+                progress.say(&format!("{} left, in {path:?}{further}", count(accounts)));
+            }
             Err(failure) => progress.say(&failure.to_string()),
         }
     }

@@ -114,6 +114,11 @@ impl Progress {
         self.say(why);
     }
 
+    /// Whether an input could not be read to its end.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether something was refused or not read.
     pub fn has_refused(&self) -> bool {
         self.broken || !self.refused.is_empty()

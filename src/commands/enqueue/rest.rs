@@ -20,7 +20,7 @@ pub(super) struct Rest {
     inputs: Vec<Input>,
     /// All below this are settled.
     below: u64,
-    /// Those above it that are: no more than are on their way at a time.
+    /// Those above it that are: while one look-up waits, the others go on.
     above: BTreeSet<u64>,
 }
 
@@ -33,7 +33,9 @@ impl Rest {
         let refuse =
             |what: &dyn std::fmt::Display| Err(Failure::Usage(format!("--rest {path:?}: {what}")));
         let is_file = |file: &PathBuf| file.metadata().is_ok_and(|about| about.is_file());
-        if accounts.iter().any(|account| account == "-") || !files.iter().all(is_file) {
+        let dash = Path::new("-");
+        let is_stdin = accounts.iter().any(|it| it == "-") || files.iter().any(|it| it == dash);
+        if is_stdin || !files.iter().all(is_file) {
             return refuse(
                 &"is for accounts that can be read once more: arguments and files, not pipes",
             );
@@ -63,17 +65,17 @@ impl Rest {
         }
     }
 
-    /// Writes what is not settled; returns how many there are, and where.
+    /// Writes what is not settled, as far as the input can be read.
     ///
     /// # Errors
-    /// That it could not be written, or that the input cannot be read any more. There is no such file then.
-    pub fn write(self) -> Result<(u64, PathBuf), Failure> {
+    /// That it could not be written. There is no such file then.
+    pub fn write(self) -> Result<Left, Failure> {
         let failed = |what: &dyn std::fmt::Display| {
             Failure::Failed(format!("--rest {:?} cannot be written: {what}", self.path))
         };
         let mut part = part(&self.path).map_err(|e| failed(&e))?;
         let mut out = io::BufWriter::new(part.as_file_mut());
-        let (mut number, mut left) = (0, 0);
+        let (mut number, mut left, mut broken) = (0, 0, None);
         let mut written = Ok(());
         for input in self.inputs {
             let read = input.read(|text, _| {
@@ -85,7 +87,8 @@ impl Rest {
                 number += 1;
                 written.is_ok()
             });
-            read.map_err(|e| failed(&e))?;
+            // The others are read, as they are the first time.
+            broken = broken.or(read.err());
             if written.is_err() {
                 break;
             }
@@ -95,8 +98,22 @@ impl Rest {
         part.as_file().sync_all().map_err(|e| failed(&e))?;
         let named = part.persist_noclobber(&self.path);
         named.map_err(|e| failed(&e.error))?;
-        Ok((left, self.path))
+        Ok(Left {
+            accounts: left,
+            path: self.path,
+            broken,
+        })
     }
+}
+
+/// What was left.
+pub(super) struct Left {
+    /// How many.
+    pub accounts: u64,
+    /// Where they are.
+    pub path: PathBuf,
+    /// Where an input could not be read further, if so.
+    pub broken: Option<String>,
 }
 
 /// A new file beside the one that it is to become.

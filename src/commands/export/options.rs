@@ -35,7 +35,7 @@ Examples:
   backfiller export repo.car --did-doc did.json > repo.ndjson
   curl -s \"$PDS/xrpc/com.atproto.sync.getRepo?did=$DID\" | backfiller export - --key did:key:zQ3sh...
 
-A SOURCE is, in this order: - for a CAR on standard input; what begins with did: is a DID; what has a slash in it, ends in .car or is \
+A SOURCE is, in this order: - for a CAR on standard input; what begins with did: or at:// is an account; what has a slash in it, ends in .car or is \
 the name of a file that exists is a CAR file; anything else is a handle. Accounts are fetched, and CARs are read and nobody is asked: \
 these two are exported by different calls. A line of a list (--file) is a DID or a handle; empty lines and those that begin with # are passed over. An account \
 that is named more than once is exported once.
@@ -64,7 +64,7 @@ pub struct Options {
     #[arg(value_name = "SOURCE")]
     pub sources: Vec<OsString>,
 
-    /// List of accounts, one a line; - is standard input
+    /// List of accounts, one a line; - is standard input; may be given more than once
     #[arg(long, value_name = "FILE")]
     pub file: Vec<PathBuf>,
 
