@@ -153,7 +153,9 @@ fn undrained_the_output_stops_at_the_mark_and_one_chunk_per_worker() {
             stage.server.count(GET_REPO) <= workers,
             "no further repo is fetched"
         );
-        assert_eq!(said(&backfiller, ": waiting"), 1, "it is said once");
+        // A worker is shown as waiting just before it says so.
+        eventually("it is said", || said(&backfiller, ": waiting") > 0);
+        assert_eq!(said(&backfiller, ": waiting"), 1, "and once");
 
         let mut events = Vec::new();
         eventually("all is written", || {
